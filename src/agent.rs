@@ -1,0 +1,335 @@
+//! The loop, and the only owner of what is remembered from gather to gather.
+//!
+//! ```text
+//! prompt → select → sample → account → encode → write
+//! ```
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::time::{Instant, sleep_until, timeout};
+
+use crate::account::Ledger;
+use crate::cache::{Cache, State};
+use crate::cli::Arguments;
+use crate::collect::psstat;
+use crate::config::Settings;
+use crate::config::values::Measurement;
+use crate::encode::{Point, Tags, encode};
+use crate::host::Host;
+use crate::kernel::cgroup;
+use crate::kernel::clock::SystemClock;
+use crate::kernel::pidfile_watch::PidfileWatch;
+use crate::kernel::stat::Stat;
+use crate::log::{Complaints, Level, say};
+use crate::processes::Processes;
+use crate::prompt::{Bell, Prompt, Prompts};
+use crate::select::{Member, Selected, Target, View, select};
+use crate::series::{Reading, Sample, Samples, Series};
+use crate::write::Writer;
+
+/// A first gather shows a CPU only if this much time has passed since the counters were primed.
+const PRIMING: Duration = Duration::from_secs(1);
+
+/// How long the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
+const LAST_WORDS: Duration = Duration::from_secs(8);
+
+/// Everything the plugin knows.
+pub struct Agent {
+    host: Host,
+    targets: Vec<Target>,
+    processes: Processes,
+    ledger: Ledger,
+    series: BTreeMap<Tags, Series>,
+    complaints: Complaints,
+    cache: Option<Cache>,
+    /// CLOCK_MONOTONIC (ns) of the last look at the processes. `None`: what is there at the next one is not new.
+    looked: Option<u64>,
+}
+
+/// Runs until a stop is asked for or stdout is closed.
+///
+/// # Errors
+/// Writing to stdout failed for another reason than that it was closed.
+pub async fn run(mut agent: Agent, mut prompts: Prompts, arguments: &Arguments) -> anyhow::Result<()> {
+    let mut writer = Writer::start().context("Cannot start the thread that writes")?;
+    let mut watch = watch(&agent, prompts.bell());
+    let primed = agent.prime();
+    loop {
+        match prompts.next().await {
+            Prompt::Gather => {
+                sleep_until(primed).await;
+                let lines = agent.gather();
+                match write(&mut writer, lines, &prompts).await {
+                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+                    written => written.context("Cannot write to stdout")?,
+                }
+            }
+            Prompt::Observe => agent.observe(),
+            Prompt::Reload => {
+                agent.reload(arguments, &mut prompts);
+                watch = watch.or_else(|| self::watch(&agent, prompts.bell()));
+            }
+            Prompt::Stop => break,
+        }
+        if let Some(watch) = &mut watch {
+            watch.arm(agent.watched_directories());
+        }
+    }
+    // The reader of a pipe that closes with us may be slow, but not for ever.
+    let _ = timeout(LAST_WORDS, writer.drain()).await;
+    Ok(())
+}
+
+/// Writes the lines of a gather. A reader that does not read holds everything up, except a stop.
+async fn write(writer: &mut Writer, lines: Vec<u8>, prompts: &Prompts) -> io::Result<()> {
+    let writing = writer.write(lines);
+    tokio::pin!(writing);
+    tokio::select! {
+        written = &mut writing => written,
+        () = prompts.stopping() => timeout(LAST_WORDS, writing).await
+            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::BrokenPipe))),
+    }
+}
+
+/// Watches the directories of pidfiles, if there are any. Without inotify the plugin works all the same.
+fn watch(agent: &Agent, bell: Bell) -> Option<PidfileWatch> {
+    agent.watched_directories().next()?;
+    match PidfileWatch::new(move || bell.hint()) {
+        Ok(mut watch) => {
+            watch.arm(agent.watched_directories());
+            Some(watch)
+        }
+        Err(error) => {
+            say(Level::Warning, &format!("Pidfile directories are read at every gather but not watched: {error}"));
+            None
+        }
+    }
+}
+
+impl Agent {
+    /// An agent for these settings, going on from the cache file if there is one.
+    #[must_use]
+    pub fn new(settings: Settings, host: Host) -> Self {
+        let cache = settings.cache.and_then(|file| Cache::open(&file, &host, settings.digest));
+        let mut agent = Self {
+            host,
+            targets: settings.targets,
+            processes: Processes::default(),
+            ledger: Ledger::default(),
+            series: BTreeMap::new(),
+            complaints: Complaints::default(),
+            cache: None,
+            looked: None,
+        };
+        if let Some((cache, state)) = cache {
+            agent.cache = Some(cache);
+            agent.resume(state);
+        }
+        agent
+    }
+
+    /// Goes on from what a cache file remembers.
+    fn resume(&mut self, state: Option<State>) {
+        let Some(state) = state else { return };
+        self.processes = Processes::resume(state.listings);
+        self.ledger = state.ledger;
+        self.series = state.series.into_iter().collect();
+        self.looked = Some(state.looked);
+    }
+}
+
+impl Agent {
+    /// Takes the base of all counters, unless a cache file has it. Returns when a first gather can show a CPU.
+    fn prime(&mut self) -> Instant {
+        if self.looked.is_some() {
+            return Instant::now();
+        }
+        self.observe();
+        Instant::now() + PRIMING
+    }
+
+    /// Looks at the processes without writing anything.
+    fn observe(&mut self) {
+        self.look();
+        self.complaints.say_changes();
+    }
+
+    /// One gather: its lines.
+    fn gather(&mut self) -> Vec<u8> {
+        let realtime = self.host.clock.realtime();
+        let lines = if self.look() { self.lines(realtime) } else { Vec::new() };
+        self.save();
+        self.complaints.say_changes();
+        lines
+    }
+
+    /// Select, sample, account. False: `/proc` could not be listed, and nothing was done.
+    fn look(&mut self) -> bool {
+        let at = self.host.clock.monotonic();
+        match self.processes.scan(&mut self.host.proc, self.host.clock.as_ref()) {
+            Ok(None) => {}
+            Ok(Some((count, error))) => {
+                self.complaints.add(format!("{count} processes could not be read and are as they were: {error}"));
+            }
+            Err(error) => {
+                let root = self.host.proc.root().display();
+                self.complaints.add(format!("Cannot list {root}, so nothing is gathered: {error}"));
+                return false;
+            }
+        }
+        let selection = self.select();
+        let members = self.members(&selection);
+        let samples = self.sample(&members);
+        self.account(selection, members, &samples, at);
+        self.looked = Some(at);
+        true
+    }
+
+    fn select(&mut self) -> BTreeMap<Tags, Selected> {
+        let hierarchies = self.host.hierarchies();
+        let mut view = View {
+            processes: &self.processes,
+            proc: &mut self.host.proc,
+            hierarchies: &hierarchies,
+            clock: self.host.clock.as_ref(),
+            own_pid: std::process::id(),
+            complaints: &mut self.complaints,
+        };
+        select(&mut self.targets, &mut view)
+    }
+
+    /// The members of each series selected, in their order.
+    fn members(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
+        let members = selection.iter().map(|(tags, selected)| {
+            let before = self.series.get(tags).map(Series::members).unwrap_or_default();
+            selected.members(&self.processes, before)
+        });
+        members.collect()
+    }
+
+    /// Reads what the table does not hold of the members, each once, and settles the ledger.
+    fn sample(&mut self, members: &[Vec<Member>]) -> Samples {
+        let Self { processes, host, ledger, complaints, .. } = self;
+        let mut ids: Vec<_> = members.iter().flatten().map(|member| member.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        let stats: Vec<&Stat> = ids.iter().filter_map(|id| processes.get_exactly(*id)).collect();
+        let mut sights = Vec::with_capacity(stats.len());
+        let mut samples = Vec::with_capacity(stats.len());
+        for stat in stats {
+            let mut or_complain = |error: io::Error| complaints.add(format!("Process {}: {error}", stat.id.pid));
+            let sight = psstat::sight(stat, processes, &mut host.proc, &mut or_complain);
+            let rss = psstat::rss(stat, &mut host.proc).map_err(or_complain).unwrap_or(0);
+            let complete = sight.newborn || ledger.knows(sight.id);
+            samples.push(Sample { id: stat.id, charge: 0, complete, rss });
+            sights.push(sight);
+        }
+        for (sample, charge) in samples.iter_mut().zip(ledger.settle(&sights, |id| processes.presence(id))) {
+            sample.charge = charge;
+        }
+        Samples::sorted(samples)
+    }
+
+    fn account(&mut self, selection: BTreeMap<Tags, Selected>, members: Vec<Vec<Member>>, samples: &Samples, at: u64) {
+        for series in self.series.values_mut() {
+            series.over = true;
+        }
+        for ((tags, selected), members) in selection.into_iter().zip(members) {
+            let (usages, at) = self.usages(&selected, at);
+            let is_new = !self.series.contains_key(&tags);
+            let series = self.series.entry(tags).or_insert_with(|| Series::new(selected.output.clone()));
+            (series.over, series.hidden) = (false, selected.hidden);
+            series.output = selected.output.clone();
+            let reading = Reading {
+                top: selected.top(&members),
+                members,
+                processes: &self.processes,
+                samples,
+                usages,
+                in_cgroups: &selected.in_cgroups,
+                at,
+                previous: self.looked,
+            };
+            series.account(reading, is_new);
+        }
+        for series in self.series.values_mut().filter(|series| series.over) {
+            series.account(Reading::nothing(&self.processes, samples, at, self.looked), false);
+        }
+    }
+
+    /// Inode and usage of the cgroups that carry a series' CPU, and when they were read; else `scanned`. They carry none of it
+    /// where the hierarchy has no cpu.stat.
+    fn usages(&mut self, selected: &Selected, scanned: u64) -> (Option<Vec<(u64, u64)>>, u64) {
+        let at = self.host.clock.monotonic();
+        let mut usages = Vec::new();
+        for path in &selected.cgroups {
+            match (cgroup::inode(path), cgroup::usage(path)) {
+                (Ok(Some(inode)), Ok(Some(usage))) => usages.push((inode, usage)),
+                (Ok(_), Ok(_)) => {}
+                (Err(error), _) | (_, Err(error)) => {
+                    self.complaints.add(format!("Cgroup {}: {error}", path.display()));
+                }
+            }
+        }
+        if usages.is_empty() { (None, scanned) } else { (Some(usages), at) }
+    }
+
+    /// The lines of all series; those that are over are forgotten.
+    fn lines(&mut self, realtime: u64) -> Vec<u8> {
+        let mem_total = self.host.proc.mem_total();
+        let mem_total = mem_total.map_err(|error| self.complaints.add(format!("p_mem is left out: {error}"))).ok();
+        let wanted = |series: &Series| series.output.collect.contains(&Measurement::Psstat) && !series.hidden;
+        let written = self.series.iter_mut().filter(|(_, series)| wanted(series));
+        let points = written.map(|(tags, series)| Point {
+            measurement: "psstat",
+            tags,
+            fields: psstat::fields(series, mem_total),
+        });
+        let lines = encode(points, realtime);
+        self.series.retain(|_, series| !series.over);
+        lines
+    }
+
+    fn save(&mut self) {
+        let (Some(cache), Some(looked)) = (&self.cache, self.looked) else { return };
+        let listings = self.processes.listings();
+        if let Err(error) = cache.save(looked, listings, &self.ledger, self.series.iter()) {
+            self.complaints.add(format!("Cache file {} is not written: {error}", cache.path().display()));
+        }
+    }
+
+    /// Reads the configuration again. A bad one changes nothing.
+    fn reload(&mut self, arguments: &Arguments, prompts: &mut Prompts) {
+        let settings = match Settings::load(arguments) {
+            Ok(settings) => settings,
+            Err(error) => {
+                say(Level::Error, &format!("The configuration stays as it was: {error:#}"));
+                return;
+            }
+        };
+        match Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock)) {
+            Ok(host) => self.host = host,
+            Err(error) => {
+                let root = settings.proc_root.display();
+                say(Level::Error, &format!("The configuration stays as it was: cannot open {root}: {error}"));
+                return;
+            }
+        }
+        match settings.interval {
+            Some(period) => prompts.set_period(period),
+            None => say(Level::Warning, "An interval cannot be taken away while running: it stays as it was"),
+        }
+        self.targets = settings.targets;
+        self.looked = None; // what the new targets find is not new
+        self.observe();
+        say(Level::Info, "The configuration was read again");
+    }
+
+    fn watched_directories(&self) -> impl Iterator<Item = &Path> {
+        self.targets.iter().filter_map(Target::watched_directory)
+    }
+}

@@ -1,0 +1,95 @@
+//! The command line: the words of the configuration file, and psstat's.
+
+use std::path::PathBuf;
+
+use clap::Parser;
+
+use crate::config::values::{Accounting, Fields, FileName, Interval, Measurement, Named, Pid, Tag, TagKey};
+use crate::select::{ProcessPattern, UnitGlob};
+
+/// What process trees on Linux really use, as line protocol, for Telegraf's inputs.execd.
+///
+/// A newline on stdin is answered by one line per target. Without any target, each service of the host is one. A NAME is the
+/// tag process_name; without it, what is found names itself.
+#[derive(Debug, Clone, Parser)]
+#[command(version, max_term_width = 100)]
+pub struct Arguments {
+    /// Read a configuration file, or each *.conf of a directory.
+    #[arg(long, value_name = "PATH")]
+    pub config: Vec<PathBuf>,
+    /// Gather by the clock instead of waiting for prompts.
+    #[arg(long, visible_alias = "poll_interval", value_name = "DURATION")]
+    pub interval: Option<Interval>,
+    /// Gather once, after one second unless a cache file has the previous samples, and end.
+    #[arg(long, conflicts_with = "interval")]
+    pub once: bool,
+    /// Watch a process.
+    #[arg(long, value_name = "[NAME:]PID")]
+    pub pid: Vec<Named<Pid>>,
+    /// Watch the processes of a pidfile.
+    #[arg(long, value_name = "[NAME:]PATH")]
+    pub pid_file: Vec<Named<PathBuf>>,
+    /// Watch the processes of each pidfile in a directory.
+    #[arg(long, value_name = "DIR")]
+    pub pid_dir: Vec<PathBuf>,
+    /// Watch processes by comm, as in /proc/<pid>/stat.
+    #[arg(long, value_name = "[NAME:]REGEX")]
+    pub pattern: Vec<Named<ProcessPattern>>,
+    /// Watch the processes of systemd units; without a suffix, of services.
+    #[arg(long, value_name = "[NAME:]GLOB")]
+    pub systemd: Vec<Named<UnitGlob>>,
+    /// Measurements to collect.
+    #[arg(long, value_delimiter = ',', value_name = "LIST")]
+    pub collect: Vec<Measurement>,
+    /// Fields of psstat: p_cpu, p_mem, n_proc, n_zombie, cpu_time, started, exited, restarts; or all.
+    #[arg(long, value_name = "LIST")]
+    pub psstat_fields: Option<Fields>,
+    /// How to account for the dead.
+    #[arg(long)]
+    pub accounting: Option<Accounting>,
+    /// Add a tag to every line.
+    #[arg(long, value_name = "KEY=VALUE")]
+    pub tag: Vec<Tag>,
+    /// The same as --tag host=HOST.
+    #[arg(long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// The tag that holds the name, instead of process_name.
+    #[arg(long, value_name = "KEY")]
+    pub name_tag: Option<TagKey>,
+    /// Keep the previous samples in a file of this directory.
+    #[arg(long, value_name = "DIR")]
+    pub cache_dir: Option<PathBuf>,
+    /// The name of that file [default: telegraf-taskstats].
+    #[arg(long, value_name = "NAME")]
+    pub cache_name: Option<FileName>,
+    /// Where /proc is mounted [default: $HOST_PROC, else /proc].
+    #[arg(long, value_name = "DIR")]
+    pub proc_root: Option<PathBuf>,
+    /// Where /sys is mounted [default: $HOST_SYS, else /sys].
+    #[arg(long, value_name = "DIR")]
+    pub sys_root: Option<PathBuf>,
+    /// Print an example of a configuration file.
+    #[arg(long)]
+    pub sample_config: bool,
+    /// Does nothing: psstat has it.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub single_threaded: Option<bool>,
+    /// Does nothing: psstat has it.
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub multi_threaded: Option<bool>,
+}
+
+impl Arguments {
+    /// Parses the command line; a long flag may have one dash only, as psstat (a Go program) takes it.
+    ///
+    /// # Errors
+    /// The line is wrong, or asks for help or the version: clap's error prints and exits accordingly.
+    pub fn of(words: impl Iterator<Item = std::ffi::OsString>) -> Result<Self, clap::Error> {
+        Self::try_parse_from(words.map(|word| match word.to_str() {
+            Some(flag) if flag.starts_with('-') && !flag.starts_with("--") && flag.len() > 2 => {
+                format!("-{flag}").into()
+            }
+            _ => word,
+        }))
+    }
+}

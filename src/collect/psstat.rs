@@ -1,0 +1,130 @@
+//! `psstat`: a tree as a few small fields.
+
+use std::io;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::Sight;
+use crate::encode::Value;
+use crate::kernel::procfs::Proc;
+use crate::kernel::stat::Stat;
+use crate::processes::Processes;
+use crate::series::Series;
+
+/// The measurement's fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum PsstatField {
+    /// Cores (1.0 is one) used since the last gather.
+    PCpu,
+    /// Share of MemTotal by summed RSS.
+    PMem,
+    /// Live processes; zombies are not.
+    NProc,
+    /// Dead processes that wait to be reaped.
+    NZombie,
+    /// CPU used, ns; only grows.
+    CpuTime,
+    /// Processes born in the tree; only grows.
+    Started,
+    /// Processes of the tree that are gone; only grows.
+    Exited,
+    /// Times that a root was replaced by another process; only grows.
+    Restarts,
+}
+
+impl PsstatField {
+    /// All of them, in the order of a line.
+    pub const ALL: [Self; 8] = [
+        Self::PCpu,
+        Self::PMem,
+        Self::NProc,
+        Self::NZombie,
+        Self::CpuTime,
+        Self::Started,
+        Self::Exited,
+        Self::Restarts,
+    ];
+    /// Those written when nothing else is asked for.
+    pub const DEFAULT: [Self; 3] = [Self::PCpu, Self::PMem, Self::NProc];
+
+    /// The field's key.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PCpu => "p_cpu",
+            Self::PMem => "p_mem",
+            Self::NProc => "n_proc",
+            Self::NZombie => "n_zombie",
+            Self::CpuTime => "cpu_time",
+            Self::Started => "started",
+            Self::Exited => "exited",
+            Self::Restarts => "restarts",
+        }
+    }
+}
+
+/// What a member has used, for the accounting rule.
+///
+/// utime + stime are in ticks rounded down: a hundred zombies of 5 ms each show nothing. The leader's schedstat, exact to
+/// the ns, is a lower bound too, and is read where it can matter: for the dead and for the young.
+///
+/// Where schedstat cannot be read, the ticks stand alone; `complain` hears why.
+pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl FnOnce(io::Error)) -> Sight {
+    let matters = stat.is_zombie() || processes.is_young(stat.id);
+    let exact = if matters { proc.schedstat(stat.id.pid) } else { Ok(None) };
+    let exact = exact.unwrap_or_else(|error| {
+        complain(error);
+        None
+    });
+    Sight {
+        id: stat.id,
+        ppid: stat.ppid,
+        own: (stat.utime + stat.stime).max(exact.unwrap_or(0)),
+        reaped: stat.cutime + stat.cstime,
+        newborn: processes.is_newborn(stat.id),
+        stale: processes.is_stale(stat.id),
+    }
+}
+
+/// Resident memory of a member, bytes.
+///
+/// # Errors
+/// A file of one of its threads cannot be read; the process being gone is no error.
+pub fn rss(stat: &Stat, proc: &mut Proc) -> io::Result<u64> {
+    let pages = if stat.is_leaderless() { proc.leaderless_rss(stat.id.pid)?.unwrap_or(0) } else { stat.rss };
+    Ok(pages.saturating_mul(rustix::param::page_size() as u64))
+}
+
+/// The fields of a series that are known. Asking for `p_cpu` begins its next interval.
+#[must_use]
+pub fn fields(series: &mut Series, mem_total: Option<u64>) -> Vec<(&'static str, Value)> {
+    let p_cpu = series.p_cpu();
+    let asked = &series.output.psstat_fields;
+    let asked = PsstatField::ALL.into_iter().filter(|field| asked.contains(field));
+    let known = asked.filter_map(|field| {
+        let value = match field {
+            PsstatField::PCpu => Value::Float(rounded(p_cpu?, 1e6)),
+            PsstatField::PMem => Value::Float(rounded(share(series.rss, mem_total?), 1e9)),
+            PsstatField::NProc => Value::Integer(series.live),
+            PsstatField::NZombie => Value::Integer(series.zombies),
+            PsstatField::CpuTime => Value::Integer(series.cpu_time),
+            PsstatField::Started => Value::Integer(series.started),
+            PsstatField::Exited => Value::Integer(series.exited),
+            PsstatField::Restarts => Value::Integer(series.restarts),
+        };
+        Some((field.name(), value))
+    });
+    known.collect()
+}
+
+#[allow(clippy::cast_precision_loss)] // bytes of memory are below 2^53
+fn share(bytes: u64, of: u64) -> f64 {
+    bytes as f64 / of as f64
+}
+
+/// Without the digits that mean nothing: they would only cost bytes in every line.
+fn rounded(number: f64, digits: f64) -> f64 {
+    (number * digits).round() / digits
+}

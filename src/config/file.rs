@@ -1,0 +1,186 @@
+//! A configuration file as it is written.
+
+use std::collections::BTreeMap;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, anyhow, bail};
+use serde::Deserialize;
+use toml::Spanned;
+
+use super::environment;
+use super::values::{Accounting, Fields, FileName, Interval, Measurement, Pid, TagKey};
+use crate::select::{CgroupGlob, ExeGlob, ProcessPattern, StalePolicy, UnitGlob};
+
+/// What `--sample-config` prints.
+pub(super) const SAMPLE: &str = include_str!("../../plugin.conf.example");
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    inputs: Inputs,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Inputs {
+    #[serde(default)]
+    taskstats: Vec<Instance>,
+}
+
+/// One `[[inputs.taskstats]]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Instance {
+    pub(super) collect: Option<Vec<Measurement>>,
+    pub(super) psstat_fields: Option<Fields>,
+    pub(super) accounting: Option<Accounting>,
+    pub(super) name_tag: Option<TagKey>,
+    pub(super) interval: Option<Interval>,
+    pub(super) hostname: Option<String>,
+    pub(super) omit_hostname: Option<bool>,
+    pub(super) cache_dir: Option<PathBuf>,
+    pub(super) cache_name: Option<FileName>,
+    pub(super) pid_file_stale: Option<StalePolicy>,
+    pub(super) proc_root: Option<PathBuf>,
+    pub(super) sys_root: Option<PathBuf>,
+    #[serde(default)]
+    pub(super) tags: BTreeMap<TagKey, String>,
+    #[serde(default)]
+    pub(super) target: Vec<Spanned<TargetTable>>,
+}
+
+/// One `[[inputs.taskstats.target]]`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TargetTable {
+    pub(super) name: Option<String>,
+    pub(super) pid: Option<Pid>,
+    pub(super) pid_file: Option<PathBuf>,
+    pub(super) pid_dir: Option<PathBuf>,
+    pub(super) systemd_unit: Option<UnitGlob>,
+    pub(super) cgroup: Option<CgroupGlob>,
+    pub(super) children_of_init: Option<bool>,
+    pub(super) services: Option<bool>,
+    pub(super) pattern: Option<ProcessPattern>,
+    pub(super) cmdline: Option<ProcessPattern>,
+    pub(super) exe: Option<ExeGlob>,
+    pub(super) user: Option<String>,
+    pub(super) collect: Option<Vec<Measurement>>,
+    pub(super) psstat_fields: Option<Fields>,
+    pub(super) name_tag: Option<TagKey>,
+    #[serde(default)]
+    pub(super) tags: BTreeMap<TagKey, String>,
+}
+
+/// The `[[inputs.taskstats]]` of one file.
+#[derive(Debug)]
+pub(super) struct ConfigFile {
+    pub(super) path: PathBuf,
+    pub(super) instances: Vec<Instance>,
+    text: String,
+}
+
+impl ConfigFile {
+    /// File and line of a place in the text, for a message.
+    pub(super) fn place(&self, offset: usize) -> String {
+        place(&self.path, &self.text, offset)
+    }
+}
+
+/// Reads a file, or each `*.conf` of a directory.
+pub(super) fn read(path: &Path) -> anyhow::Result<Vec<ConfigFile>> {
+    if !path.is_dir() {
+        return Ok(vec![read_one(path)?]);
+    }
+    let entries = std::fs::read_dir(path).with_context(|| format!("Cannot read the directory {}", path.display()))?;
+    let mut files: Vec<_> = entries.flatten().map(|entry| entry.path()).collect();
+    files.retain(|file| file.extension() == Some(OsStr::new("conf")) && !file.is_dir());
+    files.sort();
+    if files.is_empty() {
+        bail!("{} has no *.conf file: put the configuration there", path.display());
+    }
+    files.iter().map(|file| read_one(file)).collect()
+}
+
+fn read_one(path: &Path) -> anyhow::Result<ConfigFile> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let text = environment::expand(&text, |name| std::env::var(name))
+        .map_err(|(line, message)| anyhow!("{}:{line}: {message}", path.display()))?;
+    let document: Document =
+        parse(&text).map_err(|wrong| anyhow!("{}: {}", wrong.place(path, &text), wrong.message))?;
+    Ok(ConfigFile { path: path.to_owned(), instances: document.inputs.taskstats, text })
+}
+
+/// What is wrong with a file, and where.
+struct Wrong {
+    offset: usize,
+    message: String,
+}
+
+impl Wrong {
+    fn place(&self, path: &Path, text: &str) -> String {
+        place(path, text, self.offset)
+    }
+}
+
+fn place(path: &Path, text: &str, offset: usize) -> String {
+    let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
+    format!("{}:{line}", path.display())
+}
+
+fn parse(text: &str) -> Result<Document, Wrong> {
+    let in_syntax = |error: toml::de::Error| Wrong {
+        offset: error.span().map_or(0, |span| span.start),
+        message: format!("not TOML: {}; --sample-config prints an example", one_line(error.message())),
+    };
+    let document = toml::Deserializer::parse(text).map_err(in_syntax)?;
+    serde_path_to_error::deserialize(document).map_err(|error| {
+        let offset = error.inner().span().map_or(0, |span| span.start);
+        let message = in_words(&error.path().to_string(), error.inner().message());
+        Wrong { offset, message }
+    })
+}
+
+/// Says which key is wrong, how, and what to write instead.
+fn in_words(path: &str, message: &str) -> String {
+    let path = path.replace(".$__serde_spanned_private_value", "");
+    let message = one_line(message);
+    if let Some(rest) = message.strip_prefix("unknown field ") {
+        return unknown_key(&path, rest);
+    }
+    if message == "invalid type: map, expected a sequence" {
+        return format!("{path}: there may be several of it: write [[{path}]]");
+    }
+    match example_of(&path).filter(|_| message.starts_with("invalid type")) {
+        Some(example) => format!("{path}: {message}; write it like this: {example}"),
+        None => format!("{path}: {message}"),
+    }
+}
+
+/// The line of the sample configuration that sets the last key of a path.
+fn example_of(path: &str) -> Option<&'static str> {
+    let key = path.rsplit('.').next().unwrap_or(path);
+    let key = key.split('[').next().unwrap_or(key);
+    let mut lines = SAMPLE.lines().map(|line| line.trim_start_matches([' ', '#']));
+    lines.find(|line| line.strip_prefix(key).is_some_and(|rest| rest.starts_with(" = ")))
+}
+
+/// serde names the unknown key and then the known ones, each within backticks.
+fn unknown_key(path: &str, message: &str) -> String {
+    let mut names = message.split('`').skip(1).step_by(2);
+    let unknown = names.next().unwrap_or_default();
+    let known: Vec<_> = names.collect();
+    let place = path.strip_suffix(unknown).unwrap_or(path).trim_end_matches('.');
+    let place = if place.is_empty() { String::new() } else { format!(" in {place}") };
+    let close = known.iter().map(|name| (strsim::jaro_winkler(unknown, name), name)).filter(|(close, _)| *close > 0.8);
+    match close.max_by(|(a, _), (b, _)| a.total_cmp(b)) {
+        Some((_, name)) => format!("unknown key {unknown:?}{place}: did you mean {name:?}?"),
+        None => format!("unknown key {unknown:?}{place}: the keys are {}", known.join(", ")),
+    }
+}
+
+fn one_line(message: &str) -> String {
+    message.lines().map(str::trim).collect::<Vec<_>>().join(", ")
+}

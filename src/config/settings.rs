@@ -1,0 +1,261 @@
+//! Files and flags, validated and put together.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{anyhow, bail};
+
+use super::file::{self, ConfigFile, Instance, TargetTable};
+use super::values::{Fields, Interval, Measurement, Named, TagKey};
+use crate::cache::{CacheFile, digest_of};
+use crate::cli::Arguments;
+use crate::collect::psstat::PsstatField;
+use crate::encode::{Tags, clean};
+use crate::log::{Level, say};
+use crate::select::{Filters, Output, PidDir, PidFile, Source, StalePolicy, Target, User};
+
+/// What the plugin is to do.
+#[derive(Debug)]
+pub struct Settings {
+    /// `/proc`.
+    pub proc_root: PathBuf,
+    /// `/sys`.
+    pub sys_root: PathBuf,
+    /// The clock to gather by, if it is not prompted.
+    pub interval: Option<Duration>,
+    /// The cache file, if there is to be one.
+    pub cache: Option<CacheFile>,
+    /// What to watch.
+    pub targets: Vec<Target>,
+    /// Changes with the targets: a cache file of other targets is of no use.
+    pub digest: u64,
+}
+
+impl Settings {
+    /// Reads the files that the command line names and puts them together with its flags.
+    ///
+    /// # Errors
+    /// A file cannot be read or is wrong: the message names file, line, key and remedy.
+    pub fn load(arguments: &Arguments) -> anyhow::Result<Self> {
+        let files = arguments.config.iter().map(|path| file::read(path)).collect::<anyhow::Result<Vec<_>>>()?;
+        let files: Vec<ConfigFile> = files.into_iter().flatten().collect();
+        let one = |key| One { files: &files, key };
+        let interval = one("interval").of(arguments.interval, |i| i.interval)?;
+        let interval = interval.and_then(|Interval(period)| period).filter(|_| !arguments.once);
+        let cache_dir = one("cache_dir").of(arguments.cache_dir.clone(), |i| i.cache_dir.clone())?;
+        let cache_name = one("cache_name").of(arguments.cache_name.clone(), |i| i.cache_name.clone())?;
+        let cache_name = cache_name.map_or_else(|| "telegraf-taskstats".to_owned(), |name| name.0);
+        let directory = cache_dir.filter(|directory| !directory.as_os_str().is_empty());
+        let proc_root = one("proc_root").of(arguments.proc_root.clone(), |i| i.proc_root.clone())?;
+        let sys_root = one("sys_root").of(arguments.sys_root.clone(), |i| i.sys_root.clone())?;
+        // There is one way to account so far, and "auto" finds it.
+        one("accounting").of(arguments.accounting, |i| i.accounting)?;
+        let targets = targets(arguments, &files, interval.is_some())?;
+        Ok(Self {
+            proc_root: proc_root.unwrap_or_else(|| from_environment("HOST_PROC", "/proc")),
+            sys_root: sys_root.unwrap_or_else(|| from_environment("HOST_SYS", "/sys")),
+            interval,
+            cache: directory.map(|directory| CacheFile { directory, name: cache_name }),
+            digest: digest_of(format!("{targets:?}").as_bytes()),
+            targets,
+        })
+    }
+}
+
+fn from_environment(variable: &str, default: &str) -> PathBuf {
+    let value = std::env::var_os(variable).filter(|value| !value.is_empty());
+    value.map_or_else(|| PathBuf::from(default), PathBuf::from)
+}
+
+/// A setting of the whole plugin: a flag, or what the files say of it, which must be the same in each that does.
+struct One<'a> {
+    files: &'a [ConfigFile],
+    key: &'a str,
+}
+
+impl One<'_> {
+    fn of<T: PartialEq>(&self, flag: Option<T>, get: impl Fn(&Instance) -> Option<T>) -> anyhow::Result<Option<T>> {
+        let mut found: Option<(T, &ConfigFile)> = None;
+        for file in self.files {
+            for value in file.instances.iter().filter_map(&get) {
+                match &found {
+                    Some((first, at)) if *first != value => bail!(
+                        "{} is set in {} and otherwise in {}: it is one for the whole plugin, set it once",
+                        self.key,
+                        at.path.display(),
+                        file.path.display()
+                    ),
+                    Some(_) => {}
+                    None => found = Some((value, file)),
+                }
+            }
+        }
+        Ok(flag.or(found.map(|(value, _)| value)))
+    }
+}
+
+fn targets(arguments: &Arguments, files: &[ConfigFile], alone: bool) -> anyhow::Result<Vec<Target>> {
+    let flags = Flags { arguments, alone };
+    let mut targets = flags.targets(&flags.output(&Instance::default())?)?;
+    let mut default_output = None;
+    for file in files {
+        for instance in &file.instances {
+            let output = flags.output(instance).map_err(|error| anyhow!("{}: {error}", file.path.display()))?;
+            for table in &instance.target {
+                let place = || file.place(table.span().start);
+                let target = target(table.as_ref(), instance, &output).map_err(|error| anyhow!("{}: {error}", place()));
+                targets.push(target?);
+            }
+            default_output.get_or_insert(output);
+        }
+    }
+    if targets.is_empty() {
+        let output = default_output.map_or_else(|| flags.output(&Instance::default()), Ok)?;
+        targets.push(Target::new("services".to_owned(), None, Source::Services, Filters::default(), output));
+    }
+    for pattern in targets.iter().filter_map(|target| target.filters.pattern.as_ref()) {
+        if pattern.can_never_match_comm() {
+            let text = pattern.as_str();
+            say(
+                Level::Warning,
+                &format!("The pattern {text:?} matches nothing: comm has 15 bytes; use cmdline or exe"),
+            );
+        }
+    }
+    Ok(targets)
+}
+
+/// The command line's part in it.
+struct Flags<'a> {
+    arguments: &'a Arguments,
+    /// Whether there is no Telegraf to add a host tag.
+    alone: bool,
+}
+
+impl Flags<'_> {
+    /// How an instance's series are written, where flags do not say otherwise.
+    fn output(&self, instance: &Instance) -> anyhow::Result<Output> {
+        let name_tag = self.arguments.name_tag.as_ref().or(instance.name_tag.as_ref());
+        let fields = self.arguments.psstat_fields.as_ref().or(instance.psstat_fields.as_ref());
+        let mut tags = Tags::default();
+        if self.alone && instance.omit_hostname != Some(true) {
+            let own = rustix::system::uname().nodename().to_string_lossy().into_owned();
+            tags.set("host", instance.hostname.as_ref().filter(|name| !name.is_empty()).unwrap_or(&own));
+        }
+        for (key, value) in &instance.tags {
+            tags.set(&key.0, value);
+        }
+        for tag in &self.arguments.tag {
+            tags.set(&tag.key.0, &tag.value);
+        }
+        if let Some(host) = &self.arguments.host {
+            tags.set("host", host);
+        }
+        let name_tag = name_tag.map_or_else(|| "process_name".to_owned(), |key| clean(&key.0));
+        refuse_name_tag(&tags, &name_tag)?;
+        let flag = Some(&self.arguments.collect).filter(|list| !list.is_empty());
+        let collect = measurements_or(flag.or(instance.collect.as_ref()), &[Measurement::Psstat])?;
+        Ok(Output { name_tag, tags, collect, psstat_fields: fields_or(fields, &PsstatField::DEFAULT) })
+    }
+
+    fn targets(&self, output: &Output) -> anyhow::Result<Vec<Target>> {
+        let Arguments { pid, pid_file, pid_dir, pattern, systemd, .. } = self.arguments;
+        let stale = StalePolicy::default();
+        let table = |name: &Option<String>| TargetTable { name: name.clone(), ..TargetTable::default() };
+        let pids = pid.iter().map(|Named { name, value }| TargetTable { pid: Some(*value), ..table(name) });
+        let pid_files =
+            pid_file.iter().map(|Named { name, value }| TargetTable { pid_file: Some(value.clone()), ..table(name) });
+        let pid_dirs = pid_dir.iter().map(|path| TargetTable { pid_dir: Some(path.clone()), ..table(&None) });
+        let patterns =
+            pattern.iter().map(|Named { name, value }| TargetTable { pattern: Some(value.clone()), ..table(name) });
+        let units = systemd
+            .iter()
+            .map(|Named { name, value }| TargetTable { systemd_unit: Some(value.clone()), ..table(name) });
+        let tables = pids.chain(pid_files).chain(pid_dirs).chain(patterns).chain(units);
+        let instance = Instance { pid_file_stale: Some(stale), ..Instance::default() };
+        tables.map(|table| target(&table, &instance, output)).collect()
+    }
+}
+
+fn measurements_or(given: Option<&Vec<Measurement>>, default: &[Measurement]) -> anyhow::Result<Vec<Measurement>> {
+    match given {
+        Some(list) if list.is_empty() => bail!("collect is empty: name a measurement, or leave it out"),
+        Some(list) => Ok(list.clone()),
+        None => Ok(default.to_vec()),
+    }
+}
+
+fn fields_or(fields: Option<&Fields>, default: &[PsstatField]) -> Vec<PsstatField> {
+    fields.map_or_else(|| default.to_vec(), |Fields(fields)| fields.clone())
+}
+
+fn refuse_name_tag(tags: &Tags, name_tag: &str) -> anyhow::Result<()> {
+    match tags.get(name_tag) {
+        Some(_) => bail!("the tag {name_tag:?} holds the name of the target: set name, or another name_tag"),
+        None => Ok(()),
+    }
+}
+
+/// One target, validated.
+fn target(table: &TargetTable, instance: &Instance, defaults: &Output) -> anyhow::Result<Target> {
+    let mut output = defaults.clone();
+    if let Some(TagKey(key)) = &table.name_tag {
+        output.name_tag = clean(key);
+    }
+    output.collect = measurements_or(table.collect.as_ref(), &output.collect)?;
+    output.psstat_fields = fields_or(table.psstat_fields.as_ref(), &output.psstat_fields);
+    for (key, value) in &table.tags {
+        output.tags.set(&key.0, value);
+    }
+    refuse_name_tag(&output.tags, &output.name_tag)?;
+    if table.name.as_ref().is_some_and(|name| clean(name).is_empty()) {
+        bail!("name is empty: give one, or leave it out");
+    }
+    let filters = Filters {
+        pattern: table.pattern.clone(),
+        cmdline: table.cmdline.clone(),
+        exe: table.exe.clone(),
+        user: table.user.clone().map(User::new),
+    };
+    let (label, source) = source(table, instance, &filters)?;
+    Ok(Target::new(label, table.name.clone(), source, filters, output))
+}
+
+/// The one selector of a target, and what to call it.
+fn source(table: &TargetTable, instance: &Instance, filters: &Filters) -> anyhow::Result<(String, Source)> {
+    let stale = instance.pid_file_stale.unwrap_or_default();
+    let mut sources = Vec::new();
+    if let Some(pid) = table.pid {
+        sources.push(("pid", pid.0.to_string(), Source::Pid(pid.0)));
+    }
+    if let Some(path) = &table.pid_file {
+        sources.push(("pid_file", path.display().to_string(), Source::PidFile(PidFile::new(path.clone(), stale))));
+    }
+    if let Some(path) = &table.pid_dir {
+        sources.push(("pid_dir", path.display().to_string(), Source::PidDir(PidDir::new(path.clone(), stale))));
+    }
+    if let Some(glob) = &table.systemd_unit {
+        sources.push(("systemd_unit", glob.as_str().to_owned(), Source::SystemdUnit(glob.clone())));
+    }
+    if let Some(glob) = &table.cgroup {
+        sources.push(("cgroup", glob.as_str().to_owned(), Source::Cgroup(glob.clone())));
+    }
+    if table.children_of_init == Some(true) {
+        sources.push(("children_of_init", "children_of_init".to_owned(), Source::ChildrenOfInit));
+    }
+    if table.services == Some(true) {
+        sources.push(("services", "services".to_owned(), Source::Services));
+    }
+    let keys: Vec<_> = sources.iter().map(|(key, _, _)| *key).collect();
+    match (sources.pop(), sources.is_empty()) {
+        (Some((_, label, source)), true) => Ok((label, source)),
+        (Some(_), false) => bail!("a target has one of {}: make a target of each", keys.join(" and ")),
+        (None, _) => match filters.label() {
+            Some(label) => Ok((label, Source::All)),
+            None => bail!(
+                "this target selects nothing: give it a pid, pid_file, pid_dir, pattern, cmdline, exe, user, \
+                 systemd_unit, cgroup, children_of_init or services"
+            ),
+        },
+    }
+}

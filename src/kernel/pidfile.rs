@@ -1,0 +1,112 @@
+//! A pidfile: opened without ever waiting for anyone, read in part, its age known.
+
+use std::fs::OpenOptions;
+use std::io::{self, Read};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::path::Path;
+
+use rustix::fs::OFlags;
+
+use super::stat::decimal;
+
+/// How much of a pidfile is read: enough for several hundred pids, and a limit to what a mistaken path can cost.
+const LENGTH_MAX: u64 = 4096;
+
+/// TMPFS_MAGIC of statfs(2).
+const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+
+/// What a pidfile says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pidfile {
+    /// The pids, one per line, up to the first line that is not one.
+    pub pids: Vec<u32>,
+    /// The first line, when it is not a pid: what to quote in a message.
+    pub instead: Option<String>,
+    /// When the file (a link's target) was written, ns since the epoch.
+    pub written: u64,
+    /// Whether it lies on a file system that does not outlive a boot.
+    pub on_tmpfs: bool,
+}
+
+/// Reads a pidfile. Opening never blocks (a FIFO without a writer would, for good), and only a regular file is read.
+///
+/// # Errors
+/// The file is missing or cannot be read, or is not a regular file.
+pub fn read(path: &Path) -> io::Result<Pidfile> {
+    let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
+    let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
+    let metadata = file.metadata()?;
+    if metadata.is_dir() {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory));
+    }
+    if !metadata.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    let mut text = Vec::new();
+    let on_tmpfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == TMPFS);
+    file.take(LENGTH_MAX).read_to_end(&mut text)?;
+    let (pids, instead) = parse(&text);
+    let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
+    let written = seconds.saturating_mul(1_000_000_000) + u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
+    Ok(Pidfile { pids, instead, written, on_tmpfs })
+}
+
+fn parse(text: &[u8]) -> (Vec<u32>, Option<String>) {
+    let mut pids = Vec::new();
+    for line in text.split(|b| *b == b'\n') {
+        let line = line.trim_ascii();
+        let pid = decimal(line).and_then(|pid| u32::try_from(pid).ok());
+        match pid.filter(|pid| *pid > 0 && i32::try_from(*pid).is_ok()) {
+            Some(pid) => pids.push(pid),
+            None if pids.is_empty() => {
+                let start = line.get(..line.len().min(40)).unwrap_or_default();
+                return (pids, Some(String::from_utf8_lossy(start).into_owned()));
+            }
+            None => break,
+        }
+    }
+    (pids, None)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pids_go_up_to_the_first_line_that_is_not_one() {
+        let cases: [(&[u8], &[u32], Option<&str>); 14] = [
+            (b"123\n", &[123], None),
+            (b" 123 \r\n", &[123], None),
+            (b"123", &[123], None),
+            (b"1\n2\n3\n", &[1, 2, 3], None),
+            (b"77\n/var/lib/postgresql\n1700000000\n5432\n", &[77], None),
+            (b"12\n\n13\n", &[12], None),
+            (b"", &[], Some("")),
+            (b"0\n", &[], Some("0")),
+            (b"-5\n", &[], Some("-5")),
+            (b"nginx\n", &[], Some("nginx")),
+            (b"12 13\n", &[], Some("12 13")),
+            (b"4294967296\n", &[], Some("4294967296")),
+            (b"2147483648\n", &[], Some("2147483648")),
+            (b"99999999999999999999999\n", &[], Some("99999999999999999999999")),
+        ];
+        for (text, pids, instead) in cases {
+            assert_eq!(parse(text), (pids.to_vec(), instead.map(String::from)), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_regular_file_is_read_and_nothing_is_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let fifo = directory.path().join("fifo");
+        rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        assert!(read(&fifo).unwrap_err().to_string().contains("not a regular file"));
+        assert_eq!(read(directory.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
+        assert_eq!(read(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);
+        let around = directory.path().join("loop");
+        std::os::unix::fs::symlink(&around, &around).unwrap();
+        assert!(read(&around).is_err());
+    }
+}

@@ -1,0 +1,251 @@
+//! `/proc/<pid>/stat`, the one file of a process that is read at every gather (proc(5)).
+//!
+//! The parser is our own because this is the hot path; a test holds it to the procfs crate's.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+/// Nanoseconds of one tick: USER_HZ is 100 in every Linux ABI that has Rust, and sysconf(3) says no other.
+pub const TICK: u64 = 10_000_000;
+
+/// Which process: a pid alone may be another one tomorrow.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Identity {
+    /// The process (thread group) id.
+    pub pid: u32,
+    /// Field 22, starttime: ticks since boot. Unlike the pid it is not used again.
+    pub start: u64,
+}
+
+/// comm: at most 15 bytes of anything but NUL, newlines included.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Comm {
+    bytes: [u8; Self::MAX],
+    length: u8,
+}
+
+impl Comm {
+    /// Longest comm kept. User processes have at most 15 bytes (TASK_COMM_LEN − 1); kernel workers may show more.
+    pub const MAX: usize = 31;
+
+    fn new(comm: &[u8]) -> Self {
+        let mut bytes = [0; Self::MAX];
+        let length = comm.len().min(Self::MAX);
+        for (to, from) in bytes.iter_mut().zip(comm) {
+            *to = *from;
+        }
+        #[allow(clippy::cast_possible_truncation)] // at most MAX
+        Self { bytes, length: length as u8 }
+    }
+
+    /// The raw bytes.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..usize::from(self.length)).unwrap_or_default()
+    }
+
+    /// As text; bytes that are not UTF-8 become U+FFFD.
+    #[must_use]
+    pub fn to_text(&self) -> Cow<'_, str> {
+        String::from_utf8_lossy(self.as_bytes())
+    }
+}
+
+impl fmt::Debug for Comm {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.to_text().fmt(f)
+    }
+}
+
+/// What is kept of one `/proc/<pid>/stat`. Times and counts are of the whole thread group.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stat {
+    /// Fields 1 and 22: pid and starttime.
+    pub id: Identity,
+    /// Field 2: comm.
+    pub comm: Comm,
+    /// Field 3: the leader thread's state, a letter.
+    pub state: u8,
+    /// Field 4: ppid; 0 for a process without a visible parent.
+    pub ppid: u32,
+    /// Field 14: user time, ns in steps of a tick, rounded down.
+    pub utime: u64,
+    /// Field 15: the same for system time.
+    pub stime: u64,
+    /// Field 16: user time of waited-for children and what they had reaped, ns in steps of a tick.
+    pub cutime: u64,
+    /// Field 17: the same for system time.
+    pub cstime: u64,
+    /// Field 20: num_threads.
+    pub num_threads: u32,
+    /// Field 24: rss, pages. 0 once the leader thread is gone.
+    pub rss: u64,
+}
+
+impl Stat {
+    /// Parses the file's bytes. `None`: this is not a stat file.
+    ///
+    /// comm may hold spaces, parentheses and newlines: it runs from the first '(' to the last ')'.
+    #[must_use]
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let open = text.iter().position(|b| *b == b'(')?;
+        let close = text.iter().rposition(|b| *b == b')')?;
+        let pid = decimal(text.get(..open)?.trim_ascii())?;
+        let comm = Comm::new(text.get(open + 1..close)?);
+        let mut fields = text.get(close + 1..)?.trim_ascii().split(|b| *b == b' '); // from field 3 on
+        let state = *fields.next()?.first()?;
+        let ppid = decimal(fields.next()?)?;
+        let mut fields = fields.skip(9); // fields 5 to 13
+        let utime = ticks(fields.next()?)?;
+        let stime = ticks(fields.next()?)?;
+        let cutime = ticks(fields.next()?)?;
+        let cstime = ticks(fields.next()?)?;
+        let mut fields = fields.skip(2); // priority and nice
+        let num_threads = decimal(fields.next()?)?;
+        let mut fields = fields.skip(1); // itrealvalue
+        let start = decimal(fields.next()?)?;
+        let mut fields = fields.skip(1); // vsize
+        let rss = decimal(fields.next()?)?;
+        Some(Self {
+            id: Identity { pid: u32::try_from(pid).ok()?, start },
+            comm,
+            state,
+            ppid: u32::try_from(ppid).ok()?,
+            utime,
+            stime,
+            cutime,
+            cstime,
+            num_threads: u32::try_from(num_threads).ok()?,
+            rss,
+        })
+    }
+
+    /// Whether the process is dead and waits to be reaped. A dead leader whose threads live on (state Z too,
+    /// but more than one thread) is a live process.
+    #[must_use]
+    pub fn is_zombie(&self) -> bool {
+        self.state == b'Z' && self.num_threads <= 1
+    }
+
+    /// Whether the leader thread is gone while other threads live: rss then reads 0.
+    #[must_use]
+    pub fn is_leaderless(&self) -> bool {
+        self.state == b'Z' && self.num_threads > 1
+    }
+
+    /// Whether the process is being released at this very moment: its parent may have been charged already.
+    #[must_use]
+    pub fn is_being_released(&self) -> bool {
+        matches!(self.state, b'X' | b'x')
+    }
+}
+
+/// A number of ticks, as ns.
+fn ticks(field: &[u8]) -> Option<u64> {
+    decimal(field)?.checked_mul(TICK)
+}
+
+/// An unsigned decimal; a negative one (cutime, cstime and rss are signed in the kernel, though they never are) is
+/// not one.
+pub(super) fn decimal(field: &[u8]) -> Option<u64> {
+    if field.is_empty() {
+        return None;
+    }
+    field.iter().try_fold(0_u64, |number, byte| {
+        let digit = byte.wrapping_sub(b'0');
+        if digit > 9 {
+            return None;
+        }
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use ::procfs::FromRead;
+    use proptest::prelude::*;
+
+    /// `cat /proc/self/stat` on Linux 6.18, with comm and the fields we read made telling.
+    fn text(comm: &[u8]) -> Vec<u8> {
+        let mut text = b"4242 (".to_vec();
+        text.extend_from_slice(comm);
+        text.extend_from_slice(
+            b") S 17 4242 17 34816 4242 4194304 9 10 11 12 101 102 103 104 20 0 7 0 987654 5693440 321 \
+              18446744073709551615 1 2 3 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 4 5 6 7 8 9 10 0\n",
+        );
+        text
+    }
+
+    #[test]
+    fn reads_the_fields_it_names() {
+        let stat = Stat::parse(&text(b"cat")).unwrap();
+        assert_eq!(stat.id, Identity { pid: 4242, start: 987_654 });
+        assert_eq!(stat.comm.as_bytes(), b"cat");
+        assert_eq!((stat.state, stat.ppid, stat.num_threads, stat.rss), (b'S', 17, 7, 321));
+        let times = [stat.utime, stat.stime, stat.cutime, stat.cstime];
+        assert_eq!(times, [1_010_000_000, 1_020_000_000, 1_030_000_000, 1_040_000_000]);
+    }
+
+    #[test]
+    fn comm_runs_from_the_first_to_the_last_parenthesis() {
+        for comm in [&b"a b"[..], b"", b")", b"((", b") S 1 (", b"x\ny", b"\xff\xfe", b"nl\nevil v=1i 1"] {
+            assert_eq!(Stat::parse(&text(comm)).unwrap().comm.as_bytes(), comm, "{comm:?}");
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_refused_or_read_in_full() {
+        let whole = text(b"cat");
+        let all = Stat::parse(&whole).unwrap();
+        for length in 0..whole.len() {
+            // Cut inside rss, the last field read, the number is shorter: a read(2) of a stat file is never cut.
+            if let Some(cut) = Stat::parse(whole.get(..length).unwrap()) {
+                assert_eq!(Stat { rss: all.rss, ..cut }, all, "cut at {length}");
+            }
+        }
+    }
+
+    /// The procfs crate as the independent reader, over every process of this host.
+    #[test]
+    fn agrees_with_the_procfs_crate_on_this_host() {
+        let mut compared = 0;
+        for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+            let Ok(bytes) = std::fs::read(entry.path().join("stat")) else { continue };
+            if !entry.file_name().to_string_lossy().bytes().all(|b| b.is_ascii_digit()) {
+                continue;
+            }
+            let theirs = ::procfs::process::Stat::from_read(bytes.as_slice()).unwrap();
+            let ours = Stat::parse(&bytes).unwrap();
+            assert_eq!(i64::from(ours.id.pid), i64::from(theirs.pid));
+            assert_eq!(ours.id.start, theirs.starttime);
+            assert!(theirs.comm.starts_with(&*ours.comm.to_text()) && ours.comm.length > 0, "{}", theirs.comm);
+            assert_eq!(char::from(ours.state), theirs.state);
+            assert_eq!(i64::from(ours.ppid), i64::from(theirs.ppid));
+            assert_eq!((ours.utime / TICK, ours.stime / TICK), (theirs.utime, theirs.stime));
+            assert_eq!(i64::try_from(ours.cutime / TICK).unwrap(), theirs.cutime);
+            assert_eq!(i64::try_from(ours.cstime / TICK).unwrap(), theirs.cstime);
+            assert_eq!(i64::from(ours.num_threads), theirs.num_threads);
+            assert_eq!(ours.rss, theirs.rss);
+            compared += 1;
+        }
+        assert!(compared > 1);
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Stat::parse(&bytes);
+        }
+
+        #[test]
+        fn a_spoilt_stat_never_panics(at in 0_usize..200, byte in any::<u8>()) {
+            let mut bytes = text(b"cat");
+            if let Some(b) = bytes.get_mut(at) { *b = byte; }
+            let _ = Stat::parse(&bytes);
+        }
+    }
+}

@@ -1,0 +1,20 @@
+//! What process trees on Linux really use, as line protocol: the modules behind the `telegraf-taskstats` binary.
+//!
+//! This is no published API: it is for the binary, the tests and the benchmark. ARCHITECTURE.md says how the modules
+//! work together; [`agent`] is the loop.
+
+pub mod account;
+pub mod agent;
+pub mod cache;
+pub mod cli;
+pub mod collect;
+pub mod config;
+pub mod encode;
+pub mod host;
+pub mod kernel;
+pub mod log;
+pub mod processes;
+pub mod prompt;
+pub mod select;
+pub mod series;
+pub mod write;

@@ -1,0 +1,79 @@
+//! Arguments → settings → agent. See the library for all the rest.
+
+use std::io::{self, IsTerminal, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use telegraf_taskstats::agent::{self, Agent};
+use telegraf_taskstats::cli::Arguments;
+use telegraf_taskstats::config::{SAMPLE, Settings};
+use telegraf_taskstats::host::Host;
+use telegraf_taskstats::kernel::clock::SystemClock;
+use telegraf_taskstats::log::{Level, say};
+use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
+
+/// The configuration is wrong.
+const INVALID: u8 = 2;
+
+fn main() -> ExitCode {
+    // First of all: a signal that comes before its handler ends the process.
+    let signals = match prompt::catch_signals() {
+        Ok(signals) => signals,
+        Err(error) => return fail(&anyhow::Error::new(error).context("Cannot catch signals"), 1),
+    };
+    let arguments = match Arguments::of(std::env::args_os()) {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            let text = error.to_string();
+            let lines =
+                text.lines().map(|line| line.trim().trim_start_matches("error: ")).filter(|line| !line.is_empty());
+            return fail(&anyhow::anyhow!("{}", lines.collect::<Vec<_>>().join("; ")), INVALID);
+        }
+        Err(help) => return print(&help.to_string()),
+    };
+    if arguments.sample_config {
+        return print(SAMPLE);
+    }
+    match Settings::load(&arguments) {
+        Ok(settings) => match run(settings, &arguments, signals) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fail(&error, 1),
+        },
+        Err(error) => fail(&error, INVALID),
+    }
+}
+
+fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> anyhow::Result<()> {
+    let pace = match settings.interval {
+        Some(period) => Pace::Every(period),
+        None if arguments.once || prompt::stdin_is_null() => Pace::Once,
+        None => Pace::Prompted,
+    };
+    if pace == Pace::Prompted && io::stdin().is_terminal() {
+        say(Level::Info, "Press Enter to gather, Ctrl-D to end");
+    }
+    if arguments.single_threaded.is_some() || arguments.multi_threaded.is_some() {
+        say(Level::Warning, "--single-threaded and --multi-threaded do nothing: one thread gathers");
+    }
+    let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock))
+        .with_context(|| format!("Cannot open {}", settings.proc_root.display()))?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    runtime.block_on(async {
+        let prompts = Prompts::listen(pace, signals).context("Cannot start the threads that listen")?;
+        agent::run(Agent::new(settings, host), prompts, arguments).await
+    })
+}
+
+/// The error chain, once.
+fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
+    say(Level::Error, &format!("{error:#}"));
+    ExitCode::from(code)
+}
+
+/// Text that a person asked for, instead of metrics.
+fn print(text: &str) -> ExitCode {
+    match io::stdout().write_all(text.as_bytes()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}

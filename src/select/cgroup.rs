@@ -1,0 +1,111 @@
+//! `cgroup`: the processes in the cgroups that a glob matches, relative to the root of the hierarchy.
+
+use std::path::{Path, PathBuf};
+
+use globset::GlobMatcher;
+use serde::Deserialize;
+
+use super::{Found, How, View, filter};
+use crate::kernel::cgroup;
+use crate::kernel::stat::Stat;
+
+/// A glob over cgroup paths; `*` does not cross '/'.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CgroupGlob {
+    text: String,
+    glob: GlobMatcher,
+}
+
+impl TryFrom<String> for CgroupGlob {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        let relative = text.trim_matches('/');
+        if Path::new(relative).components().any(|part| part.as_os_str() == "..") {
+            return Err(format!("{text:?} leaves the hierarchy: give a path below its root, without '..'"));
+        }
+        Ok(Self { glob: filter::glob(relative)?, text: relative.to_owned() })
+    }
+}
+
+impl CgroupGlob {
+    /// As written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// Whether it can match one cgroup only.
+    pub(super) fn is_literal(&self) -> bool {
+        filter::is_literal(&self.text)
+    }
+
+    /// The processes of each cgroup that matches, under its own name.
+    pub(super) fn find(&self, view: &mut View) -> Vec<Found> {
+        let fixed = PathBuf::from_iter(self.text.split('/').take_while(|part| filter::is_literal(part)));
+        let found = in_first_hierarchy(view, |root, found| {
+            if self.is_literal() {
+                if root.join(&self.text).is_dir() {
+                    found.push(PathBuf::from(&self.text));
+                }
+                return Ok(());
+            }
+            cgroup::walk(&root.join(&fixed), |below| {
+                let path = fixed.join(below);
+                let matches = self.glob.is_match(&path);
+                if matches {
+                    found.push(path);
+                }
+                !matches // what lies in a match belongs to it
+            })
+        });
+        let named = found.into_iter().map(|path| Found { name: Some(name_of(&path)), ..group(&path, view) });
+        let named: Vec<_> = named.collect();
+        if named.is_empty() && self.is_literal() {
+            let name = Some(name_of(Path::new(&self.text)));
+            return vec![Found { name, how: How::Cgroup, ..Found::default() }];
+        }
+        named
+    }
+}
+
+/// Asks one hierarchy after the other until one has an answer: the paths of its cgroups, made absolute.
+pub(super) fn in_first_hierarchy(
+    view: &mut View,
+    mut ask: impl FnMut(&Path, &mut Vec<PathBuf>) -> std::io::Result<()>,
+) -> Vec<PathBuf> {
+    for root in view.hierarchies {
+        let mut found = Vec::new();
+        if let Err(error) = ask(root, &mut found) {
+            view.complaints.add(format!("Cgroups below {}: {error}", root.display()));
+        }
+        if !found.is_empty() {
+            return found.into_iter().map(|path| root.join(path)).collect();
+        }
+    }
+    if view.hierarchies.is_empty() {
+        view.complaints.add("No cgroup file system is mounted under /sys/fs/cgroup: no cgroup is found".to_owned());
+    }
+    Vec::new()
+}
+
+/// The processes of a cgroup. The zombies among them are not listed by the kernel: they are found by their parents.
+pub(super) fn group(path: &Path, view: &mut View) -> Found {
+    let pids = cgroup::processes(path).unwrap_or_else(|error| {
+        view.complaints.add(format!("Cgroup {}: {error}", path.display()));
+        Vec::new()
+    });
+    let live = pids.iter().filter_map(|pid| view.processes.get(*pid));
+    let processes: Vec<Stat> = live.clone().copied().collect();
+    let zombies = live.flat_map(|parent| view.processes.children(parent.id.pid)).filter(|child| child.is_zombie());
+    let processes = zombies.copied().chain(processes.iter().copied()).collect();
+    Found { processes, cgroups: vec![path.to_owned()], how: How::Cgroup, ..Found::default() }
+}
+
+/// The last part of the path, as systemd unescapes it, without `.service`.
+pub(super) fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let name = name.strip_prefix('_').unwrap_or(&name);
+    name.strip_suffix(".service").unwrap_or(name).to_owned()
+}

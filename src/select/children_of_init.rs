@@ -1,0 +1,32 @@
+//! `children_of_init`: each child of pid 1 with its tree, grouped by comm, and pid 1 itself.
+//!
+//! Each process is in one series: that of its nearest ancestor that is a child of init, found anew at each gather, so a
+//! daemon that leaves its parent becomes a series of its own.
+
+use std::collections::BTreeMap;
+
+use super::tree::members;
+use super::{Found, How, View};
+use crate::kernel::stat::Stat;
+
+const INIT: u32 = 1;
+
+pub(super) fn find(view: &mut View) -> Vec<Found> {
+    let mut groups = BTreeMap::<String, Vec<Stat>>::new();
+    let mut add = |root: &Stat, processes: Vec<Stat>| {
+        groups.entry(root.comm.to_text().into_owned()).or_default().extend(processes);
+    };
+    if let Some(init) = view.processes.get(INIT) {
+        add(init, vec![*init]);
+    }
+    for child in view.processes.children(INIT) {
+        add(child, tree(child, view));
+    }
+    let groups = groups.into_iter();
+    groups.map(|(comm, processes)| Found { name: Some(comm), processes, how: How::Group, ..Found::default() }).collect()
+}
+
+fn tree(root: &Stat, view: &View) -> Vec<Stat> {
+    let members = members(view.processes, &[*root], &[], &[]);
+    members.iter().filter_map(|member| view.processes.get_exactly(member.id)).copied().collect()
+}

@@ -1,0 +1,180 @@
+//! `pattern`, `cmdline`, `exe` and `user`: what a process must be, all of it.
+
+use std::ffi::OsStr;
+use std::io;
+use std::path::Path;
+use std::str::FromStr;
+
+use globset::{GlobBuilder, GlobMatcher};
+use regex::bytes::Regex;
+use serde::Deserialize;
+
+use super::{View, called};
+use crate::kernel::stat::Stat;
+
+/// comm is cut to this many bytes (TASK_COMM_LEN − 1).
+const COMM_LENGTH: usize = 15;
+
+/// A regular expression over bytes.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ProcessPattern(Regex);
+
+impl FromStr for ProcessPattern {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Regex::new(text).map(Self).map_err(|error| {
+            let reason = error.to_string();
+            let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
+            format!("{text:?} is not a regular expression ({reason}): put a backslash before what is meant literally")
+        })
+    }
+}
+
+impl TryFrom<String> for ProcessPattern {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl ProcessPattern {
+    /// As written.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        self.0.as_str()
+    }
+
+    /// Whether it is plain text that no comm can hold, since it is longer than one.
+    #[must_use]
+    pub fn can_never_match_comm(&self) -> bool {
+        let text = self.as_str().trim_start_matches('^').trim_end_matches('$');
+        text.len() > COMM_LENGTH && regex::escape(text).replace("\\-", "-") == text
+    }
+}
+
+/// A glob over the path of the executable; `*` does not cross '/'.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(try_from = "String")]
+pub struct ExeGlob(GlobMatcher);
+
+impl TryFrom<String> for ExeGlob {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        glob(&text).map(Self)
+    }
+}
+
+/// A glob in which `*` does not cross '/' and a backslash is a letter (unit names have them).
+pub(super) fn glob(text: &str) -> Result<GlobMatcher, String> {
+    let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(false).build();
+    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("{text:?} is not a glob: {}", error.kind()))
+}
+
+/// Whether a text has none of a glob's special characters.
+pub(super) fn is_literal(text: &str) -> bool {
+    !text.contains(['*', '?', '[', '{'])
+}
+
+/// The owner, by name or number. Looked up again while it is unknown: users come and go.
+#[derive(Debug, Clone)]
+pub struct User {
+    name: String,
+    uid: Option<u32>,
+}
+
+impl User {
+    /// Not looked up so far.
+    #[must_use]
+    pub fn new(name: String) -> Self {
+        Self { name, uid: None }
+    }
+
+    fn uid(&mut self) -> Option<u32> {
+        if self.uid.is_none() {
+            let by_name = nix::unistd::User::from_name(&self.name).ok().flatten();
+            self.uid = by_name.map(|user| user.uid.as_raw()).or_else(|| self.name.parse().ok());
+        }
+        self.uid
+    }
+}
+
+/// What a process must be, all of what is given.
+#[derive(Debug, Default)]
+pub struct Filters {
+    /// comm.
+    pub pattern: Option<ProcessPattern>,
+    /// The full command line, its arguments separated by spaces.
+    pub cmdline: Option<ProcessPattern>,
+    /// The path of the executable.
+    pub exe: Option<ExeGlob>,
+    /// The effective user.
+    pub user: Option<User>,
+}
+
+impl Filters {
+    /// Whether every process passes.
+    #[must_use]
+    pub fn are_empty(&self) -> bool {
+        self.pattern.is_none() && self.cmdline.is_none() && self.exe.is_none() && self.user.is_none()
+    }
+
+    /// What to call a target that has nothing else: the first of its filters, as written.
+    #[must_use]
+    pub fn label(&self) -> Option<String> {
+        let regex = |pattern: &ProcessPattern| pattern.as_str().to_owned();
+        let pattern = self.pattern.as_ref().or(self.cmdline.as_ref()).map(regex);
+        let exe = || self.exe.as_ref().map(|ExeGlob(glob)| glob.glob().to_string());
+        pattern.or_else(exe).or_else(|| self.user.as_ref().map(|user| user.name.clone()))
+    }
+
+    /// Keeps what passes; the cheapest question is asked first, and this plugin never passes.
+    pub(super) fn narrow(&mut self, processes: &mut Vec<Stat>, view: &mut View) {
+        let Self { pattern, cmdline, exe, user } = self;
+        processes.retain(|stat| stat.id.pid != view.own_pid);
+        if let Some(ProcessPattern(regex)) = pattern {
+            processes.retain(|stat| regex.is_match(stat.comm.as_bytes()));
+        }
+        if let Some(user) = user {
+            match user.uid() {
+                Some(uid) => processes.retain(|stat| ask(view, stat, |view| view.proc.owner(stat.id.pid)) == Some(uid)),
+                None => {
+                    view.complaints.add(format!("No such user: user = {:?}; nothing matches it", user.name));
+                    processes.clear();
+                }
+            }
+        }
+        if let Some(ExeGlob(glob)) = exe {
+            let is_match = |path: &OsStr| glob.is_match(Path::new(path));
+            processes
+                .retain(|stat| ask(view, stat, |view| view.proc.exe(stat.id.pid)).is_some_and(|path| is_match(&path)));
+        }
+        if let Some(ProcessPattern(regex)) = cmdline {
+            processes.retain(|stat| {
+                ask(view, stat, |view| view.proc.cmdline(stat.id.pid)).is_some_and(|line| regex.is_match(&line))
+            });
+        }
+    }
+}
+
+/// What a file of a process says. One that cannot be read does not match, and that is said.
+fn ask<T>(view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) -> io::Result<Option<T>>) -> Option<T> {
+    match read(view) {
+        Ok(answer) => answer,
+        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+            view.complaints.add(
+                "Executables of other users' processes cannot be read, so exe does not match them: give the plugin \
+                 CAP_SYS_PTRACE"
+                    .to_owned(),
+            );
+            None
+        }
+        Err(error) => {
+            view.complaints.add(format!("{}: {error}", called(stat.id, stat)));
+            None
+        }
+    }
+}

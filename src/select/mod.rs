@@ -1,0 +1,332 @@
+//! Which processes: each target's selector finds roots, and their trees become series.
+//!
+//! Targets that would write the same line are one series: the union of their members.
+
+mod cgroup;
+mod children_of_init;
+mod filter;
+mod pid;
+mod pid_dir;
+mod pid_file;
+mod services;
+mod systemd_unit;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+pub use cgroup::CgroupGlob;
+pub use filter::{ExeGlob, Filters, ProcessPattern, User};
+pub use pid_dir::PidDir;
+pub use pid_file::{PidFile, StalePolicy};
+pub use systemd_unit::UnitGlob;
+pub use tree::{Member, Root};
+
+use serde::{Deserialize, Serialize};
+
+use crate::collect::psstat::PsstatField;
+use crate::config::values::Measurement;
+use crate::encode::Tags;
+use crate::kernel::clock::Clock;
+use crate::kernel::procfs::Proc;
+use crate::kernel::stat::{Identity, Stat};
+use crate::log::Complaints;
+use crate::processes::Processes;
+
+/// Where a target looks.
+#[derive(Debug)]
+pub enum Source {
+    /// Every process; filters narrow it down.
+    All,
+    /// One process.
+    Pid(u32),
+    /// The processes of a pidfile.
+    PidFile(PidFile),
+    /// The processes of each pidfile in a directory.
+    PidDir(PidDir),
+    /// The processes in the cgroups of systemd units.
+    SystemdUnit(UnitGlob),
+    /// The processes in cgroups.
+    Cgroup(CgroupGlob),
+    /// Each child of pid 1, grouped by comm.
+    ChildrenOfInit,
+    /// Each service of the host.
+    Services,
+}
+
+/// A target: where it looks, what it matches there, and how its series are written.
+#[derive(Debug)]
+pub struct Target {
+    /// What the user calls it in messages: the selector as written.
+    pub label: String,
+    /// The name given; else what is found names itself.
+    pub name: Option<String>,
+    /// Where it looks.
+    pub source: Source,
+    /// What a process must be besides.
+    pub filters: Filters,
+    /// How its series are written.
+    pub output: Output,
+    /// The last name under which something was found, for a target that has no name of its own.
+    last_name: Option<String>,
+}
+
+/// How a target's series are written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The key of the tag with the name.
+    pub name_tag: String,
+    /// The tags besides the name.
+    pub tags: Tags,
+    /// The measurements wanted.
+    pub collect: Vec<Measurement>,
+    /// psstat's fields.
+    pub psstat_fields: Vec<PsstatField>,
+}
+
+impl Output {
+    fn tags_of(&self, name: &str) -> Tags {
+        let mut tags = self.tags.clone();
+        tags.set(&self.name_tag, name);
+        tags
+    }
+
+    fn join(&mut self, other: &Self) {
+        unite(&mut self.collect, &other.collect);
+        unite(&mut self.psstat_fields, &other.psstat_fields);
+    }
+}
+
+fn unite<T: Copy + PartialEq>(all: &mut Vec<T>, more: &[T]) {
+    for one in more {
+        if !all.contains(one) {
+            all.push(*one);
+        }
+    }
+}
+
+/// What selectors see of the host.
+pub struct View<'a> {
+    /// The process table, just scanned.
+    pub processes: &'a Processes,
+    /// `/proc`, for what the table does not hold.
+    pub proc: &'a mut Proc,
+    /// The cgroup hierarchies, in the order in which they are asked.
+    pub hierarchies: &'a [PathBuf],
+    /// The wall clock and the time since boot.
+    pub clock: &'a dyn Clock,
+    /// This process, which never matches a filter.
+    pub own_pid: u32,
+    /// Where to say what is wrong with a target.
+    pub complaints: &'a mut Complaints,
+}
+
+/// What a selector found under one name.
+#[derive(Debug, Default)]
+struct Found {
+    /// The name it was found under; else each root's comm.
+    name: Option<String>,
+    /// Processes.
+    processes: Vec<Stat>,
+    /// Cgroups whose processes these are.
+    cgroups: Vec<PathBuf>,
+    /// What the processes are.
+    how: How,
+    /// Whether there is a process that cannot be seen: then nothing can be said.
+    hidden: bool,
+}
+
+/// What the processes that a selector found are.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// Roots: their trees are the members.
+    #[default]
+    Trees,
+    /// The members, all of them.
+    Group,
+    /// The members, all of them, and all that is in `cgroups`.
+    Cgroup,
+}
+
+impl Found {
+    /// Takes in what was found under the same name.
+    fn join(&mut self, other: Self) {
+        self.processes.extend(other.processes);
+        self.cgroups.extend(other.cgroups);
+        self.how = other.how;
+        self.hidden |= other.hidden;
+    }
+}
+
+/// What is selected for one series at one gather.
+#[derive(Debug)]
+pub struct Selected {
+    /// Roots of trees, sorted by pid.
+    pub roots: Vec<Stat>,
+    /// Members without their trees, sorted by pid.
+    pub exact: Vec<Stat>,
+    /// The cgroups that some of the members are in, none of which is in another.
+    pub cgroups: Vec<PathBuf>,
+    /// The pids of those that are in these cgroups, sorted.
+    pub in_cgroups: Vec<u32>,
+    /// Whether a process of it exists that cannot be seen: then nothing can be said.
+    pub hidden: bool,
+    /// How it is written.
+    pub output: Output,
+}
+
+impl Target {
+    /// A target that has found nothing so far.
+    #[must_use]
+    pub fn new(label: String, name: Option<String>, source: Source, filters: Filters, output: Output) -> Self {
+        Self { label, name, source, filters, output, last_name: None }
+    }
+
+    /// The directory of pidfiles to watch.
+    #[must_use]
+    pub fn watched_directory(&self) -> Option<&std::path::Path> {
+        match &self.source {
+            Source::PidDir(directory) => Some(directory.path()),
+            _ => None,
+        }
+    }
+
+    /// Finds this target's processes, by name.
+    fn find(&mut self, view: &mut View) -> Vec<Found> {
+        let mut found = match &mut self.source {
+            Source::All => vec![Found { processes: view.processes.all().to_vec(), ..Found::default() }],
+            Source::Pid(pid) => vec![pid::find(*pid, view)],
+            Source::PidFile(file) => vec![file.find(view)],
+            Source::PidDir(directory) => directory.find(view),
+            Source::SystemdUnit(glob) => glob.find(view),
+            Source::Cgroup(glob) => glob.find(view),
+            Source::ChildrenOfInit => children_of_init::find(view),
+            Source::Services => services::find(view),
+        };
+        if !self.filters.are_empty() {
+            for group in &mut found {
+                self.filters.narrow(&mut group.processes, view);
+                // What is left of a cgroup is no cgroup: it is processes and their trees.
+                (group.how, group.cgroups) = (How::Trees, Vec::new());
+            }
+        }
+        self.give_names(found)
+    }
+
+    /// Every group gets a name: the target's, else its own, else the comm of each root. A target that was written and
+    /// found nothing is a group too, under the last name it had.
+    fn give_names(&mut self, found: Vec<Found>) -> Vec<Found> {
+        if let Some(name) = &self.name {
+            let mut all = Found { name: Some(name.clone()), ..Found::default() };
+            found.into_iter().for_each(|group| all.join(group));
+            return vec![all];
+        }
+        let mut named = Vec::new();
+        for group in found {
+            if group.name.is_some() || group.hidden {
+                named.push(group);
+            } else {
+                named.extend(by_comm(group.processes));
+            }
+        }
+        if named.is_empty() && self.is_one() {
+            let name = self.last_name.clone().unwrap_or_else(|| self.label.clone());
+            named.push(Found { name: Some(name), ..Found::default() });
+        } else {
+            self.last_name = named.last().and_then(|group| group.name.clone());
+        }
+        named
+    }
+
+    /// Whether the target stands for one thing that the user expects to hear of at every gather, not for a directory
+    /// or a glob of things that come and go.
+    fn is_one(&self) -> bool {
+        match &self.source {
+            Source::All | Source::Pid(_) | Source::PidFile(_) => true,
+            Source::SystemdUnit(glob) => glob.is_literal(),
+            Source::Cgroup(glob) => glob.is_literal(),
+            Source::PidDir(_) | Source::ChildrenOfInit | Source::Services => false,
+        }
+    }
+}
+
+fn by_comm(processes: Vec<Stat>) -> Vec<Found> {
+    let mut groups = BTreeMap::<String, Vec<Stat>>::new();
+    for process in processes {
+        groups.entry(process.comm.to_text().into_owned()).or_default().push(process);
+    }
+    let groups = groups.into_iter();
+    groups.map(|(comm, processes)| Found { name: Some(comm), processes, ..Found::default() }).collect()
+}
+
+/// One gather's selection: what belongs to each series.
+pub fn select(targets: &mut [Target], view: &mut View) -> BTreeMap<Tags, Selected> {
+    let mut selection = BTreeMap::<Tags, Selected>::new();
+    for target in targets {
+        for found in target.find(view) {
+            let tags = target.output.tags_of(found.name.as_deref().unwrap_or(&target.label));
+            let selected = selection.entry(tags).or_insert_with(|| Selected::none(target.output.clone()));
+            selected.output.join(&target.output);
+            selected.add(found);
+        }
+    }
+    for selected in selection.values_mut() {
+        selected.tidy();
+    }
+    selection
+}
+
+impl Selected {
+    /// Nothing at all.
+    #[must_use]
+    pub fn none(output: Output) -> Self {
+        let (roots, exact, cgroups, in_cgroups) = Default::default();
+        Self { roots, exact, cgroups, in_cgroups, hidden: false, output }
+    }
+
+    fn add(&mut self, found: Found) {
+        if found.how == How::Cgroup {
+            self.in_cgroups.extend(found.processes.iter().map(|process| process.id.pid));
+        }
+        match found.how {
+            How::Trees => self.roots.extend(found.processes),
+            How::Group | How::Cgroup => self.exact.extend(found.processes),
+        }
+        self.cgroups.extend(found.cgroups);
+        self.hidden |= found.hidden;
+    }
+
+    /// A process counts once, and so does a cgroup: also one that lies in another.
+    fn tidy(&mut self) {
+        for processes in [&mut self.roots, &mut self.exact] {
+            processes.sort_unstable_by_key(|process| process.id);
+            processes.dedup_by_key(|process| process.id);
+        }
+        self.in_cgroups.sort_unstable();
+        self.cgroups.sort_unstable();
+        let mut outermost: Vec<PathBuf> = Vec::new();
+        for cgroup in self.cgroups.drain(..) {
+            if !outermost.last().is_some_and(|above| cgroup.starts_with(above)) {
+                outermost.push(cgroup);
+            }
+        }
+        self.cgroups = outermost;
+    }
+
+    /// The members: exact ones, and the trees of the roots with those who stayed from before.
+    #[must_use]
+    pub fn members(&self, processes: &Processes, before: &[Member]) -> Vec<Member> {
+        tree::members(processes, &self.roots, &self.exact, before)
+    }
+
+    /// The processes whose replacement by others is a restart.
+    #[must_use]
+    pub fn top(&self, members: &[Member]) -> Vec<Root> {
+        tree::top(&self.roots, &self.exact, members)
+    }
+}
+
+/// What a message calls a process.
+fn called(id: Identity, stat: &Stat) -> String {
+    format!("process {} ({})", id.pid, stat.comm.to_text())
+}

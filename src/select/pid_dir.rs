@@ -1,0 +1,53 @@
+//! `pid_dir`: each pidfile in a directory, links too, under the name of the file.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use super::{Found, PidFile, StalePolicy, View};
+
+/// A directory of pidfiles, read anew at every gather.
+#[derive(Debug)]
+pub struct PidDir {
+    path: PathBuf,
+    stale: StalePolicy,
+    files: BTreeMap<OsString, PidFile>,
+}
+
+impl PidDir {
+    /// A directory not read so far.
+    #[must_use]
+    pub fn new(path: PathBuf, stale: StalePolicy) -> Self {
+        Self { path, stale, files: BTreeMap::new() }
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The processes of each file that is there now. A directory that cannot be read has none.
+    pub(super) fn find(&mut self, view: &mut View) -> Vec<Found> {
+        let names = match std::fs::read_dir(&self.path) {
+            Ok(entries) => entries.flatten().filter(|entry| !is_directory(&entry.path())),
+            Err(error) => {
+                view.complaints.add(format!("Pidfile directory {}: {error}", self.path.display()));
+                self.files.clear();
+                return Vec::new();
+            }
+        };
+        let mut files = BTreeMap::new();
+        for name in names.map(|entry| entry.file_name()) {
+            let new = || PidFile::new(self.path.join(&name), self.stale);
+            files.insert(name.clone(), self.files.remove(&name).unwrap_or_else(new));
+        }
+        self.files = files;
+        self.files.values_mut().map(|file| file.find(view)).collect()
+    }
+}
+
+/// A link to a directory counts as one; a link to nowhere does not: it is a pidfile whose process is gone.
+fn is_directory(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
+}

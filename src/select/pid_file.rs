@@ -1,0 +1,98 @@
+//! `pid_file`: the pids in the file, one per line, up to the first line that is not one.
+
+use std::path::{Path, PathBuf};
+
+use super::{Found, View, pid};
+use crate::encode::clean;
+use crate::kernel::pidfile::{self, Pidfile};
+use crate::kernel::stat::{Identity, Stat, TICK};
+
+/// A process that started this much later than its pidfile was written is not the one that wrote it, ns.
+const STALE_AFTER: u64 = 60_000_000_000;
+
+/// What to do with a process that is younger than its pidfile.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum StalePolicy {
+    /// It is another process that was given the pid: leave it out.
+    #[default]
+    Skip,
+    /// Count it all the same.
+    Warn,
+}
+
+/// A pidfile and the processes it has named.
+#[derive(Debug)]
+pub struct PidFile {
+    path: PathBuf,
+    stale: StalePolicy,
+    /// Once accepted for this file an identity stays so, whatever the wall clock is set to later.
+    accepted: Vec<Identity>,
+}
+
+impl PidFile {
+    /// A pidfile not read so far.
+    #[must_use]
+    pub fn new(path: PathBuf, stale: StalePolicy) -> Self {
+        Self { path, stale, accepted: Vec::new() }
+    }
+
+    /// The processes it names now, under the file's name.
+    pub(super) fn find(&mut self, view: &mut View) -> Found {
+        let mut found = match pidfile::read(&self.path) {
+            Ok(file) => self.processes_of(&file, view),
+            Err(error) => {
+                view.complaints.add(format!("Pidfile {}: {error}", self.path.display()));
+                Found::default()
+            }
+        };
+        self.accepted = found.processes.iter().map(|stat| stat.id).collect();
+        found.name = Some(name_of(&self.path));
+        found
+    }
+
+    fn processes_of(&self, file: &Pidfile, view: &mut View) -> Found {
+        if let Some(instead) = &file.instead {
+            let path = self.path.display();
+            view.complaints.add(format!("Pidfile {path}: its first line is {instead:?}, not a pid"));
+        }
+        let mut found = pid::lookup(&file.pids, view);
+        if found.processes.is_empty() && !found.hidden && !file.pids.is_empty() {
+            view.complaints.add(format!("Pidfile {}: no process has the pid {:?}", self.path.display(), file.pids));
+        }
+        found.processes.retain(|stat| self.accepts(file, stat, view));
+        found
+    }
+
+    fn accepts(&self, file: &Pidfile, stat: &Stat, view: &mut View) -> bool {
+        if self.accepted.contains(&stat.id) || !is_stale(file, stat, view) {
+            return true;
+        }
+        let skipped = self.stale == StalePolicy::Skip;
+        view.complaints.add(format!(
+            "Pidfile {}: {} started long after the file was written, so the pid may have been used again; {}",
+            self.path.display(),
+            super::called(stat.id, stat),
+            if skipped { "left out (pid_file_stale = \"warn\" counts it)" } else { "counted all the same" },
+        ));
+        !skipped
+    }
+}
+
+/// Whether the process is plainly younger than the file. A file on tmpfs that seems older than the boot is not: the wall
+/// clock was stepped since.
+fn is_stale(file: &Pidfile, stat: &Stat, view: &View) -> bool {
+    let booted = view.clock.realtime().saturating_sub(view.clock.boottime());
+    let started = booted.saturating_add(stat.id.start.saturating_mul(TICK));
+    let clock_was_stepped = file.on_tmpfs && file.written < booted;
+    started > file.written.saturating_add(STALE_AFTER) && !clock_was_stepped
+}
+
+/// The file's name up to the first dot; of one that begins with a dot, all of it.
+pub(super) fn name_of(path: &Path) -> String {
+    let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
+    match name.split_once('.') {
+        Some((start, _)) if !start.is_empty() => clean(start),
+        _ => clean(&name),
+    }
+}

@@ -1,0 +1,99 @@
+//! From roots to members: the trees below them, and who stays when a parent dies.
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::stat::{Identity, Stat};
+use crate::processes::Processes;
+
+/// A process of a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Member {
+    /// Which process.
+    pub id: Identity,
+    /// The root through which it is one: itself, or the nearest above it when it was last below one. `None`: it is
+    /// a member for as long as the selector says so, by itself.
+    pub root: Option<Identity>,
+}
+
+/// A process that nothing else of its series is above.
+pub type Root = Identity;
+
+/// The members of a series, sorted by pid: `exact`, `roots` and all that descends from them, and those of `before` that
+/// were re-parented since.
+///
+/// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more.
+pub(super) fn members(processes: &Processes, roots: &[Stat], exact: &[Stat], before: &[Member]) -> Vec<Member> {
+    let mut tree = Tree { processes, members: Vec::new(), is_member: vec![false; processes.all().len()] };
+    for stat in exact {
+        tree.add(stat.id, None);
+    }
+    let roots_found: Vec<_> = roots.iter().filter(|root| tree.add(root.id, Some(root.id))).collect();
+    for root in roots_found {
+        tree.grow(root.id, root.id);
+    }
+    while tree.keep(before) {}
+    tree.members.sort_unstable_by_key(|member| member.id);
+    tree.members
+}
+
+struct Tree<'a> {
+    processes: &'a Processes,
+    members: Vec<Member>,
+    /// By index in the process table.
+    is_member: Vec<bool>,
+}
+
+impl Tree<'_> {
+    fn mark(&mut self, id: Identity) -> Option<&mut bool> {
+        let index = self.processes.index(id)?;
+        self.is_member.get_mut(index)
+    }
+
+    fn has(&self, id: Identity) -> bool {
+        self.processes.index(id).is_some_and(|index| self.is_member.get(index) == Some(&true))
+    }
+
+    /// Makes a process that exists a member. False: it was one already, or does not exist.
+    fn add(&mut self, id: Identity, root: Option<Identity>) -> bool {
+        let Some(mark @ false) = self.mark(id) else { return false };
+        *mark = true;
+        self.members.push(Member { id, root });
+        true
+    }
+
+    /// Adds the descendants of a member that are not members.
+    fn grow(&mut self, from: Identity, root: Identity) {
+        let processes = self.processes;
+        let mut pending = vec![from.pid];
+        while let Some(parent) = pending.pop() {
+            for child in processes.children(parent) {
+                if self.add(child.id, Some(root)) {
+                    pending.push(child.id.pid);
+                }
+            }
+        }
+    }
+
+    /// Keeps the members of before who have lost their way to a root; false when there is none left to keep.
+    fn keep(&mut self, before: &[Member]) -> bool {
+        let mut kept = false;
+        for member in before {
+            let Some(root) = member.root else { continue };
+            let left = self.processes.get_exactly(root).is_some() && !self.has(root);
+            if !left && self.add(member.id, Some(root)) {
+                self.grow(member.id, root);
+                kept = true;
+            }
+        }
+        kept
+    }
+}
+
+/// The processes whose replacement is a restart: the roots that no other member is above. Of exact members, which may
+/// hold any number of re-parented ones, only the oldest.
+pub(super) fn top(roots: &[Stat], exact: &[Stat], members: &[Member]) -> Vec<Root> {
+    let has_parent = |stat: &&Stat| members.binary_search_by_key(&stat.ppid, |member| member.id.pid).is_ok();
+    let oldest = exact.iter().filter(|stat| !has_parent(stat)).min_by_key(|stat| (stat.id.start, stat.id.pid));
+    let roots = roots.iter().filter(|stat| !has_parent(stat));
+    roots.chain(oldest).map(|stat| stat.id).collect()
+}
