@@ -14,6 +14,8 @@
 //! A negative `due` is CPU of children never seen, or seen for the last time before they used it. A positive one was counted
 //! while they lived and must not be counted again when it is charged.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::stat::{Identity, TICK};
@@ -21,6 +23,9 @@ use crate::processes::Presence;
 
 /// What two texts in whole ticks (user and system time) can hide of a charge that the kernel has made.
 const SLACK: u64 = 2 * TICK;
+
+/// Deeper trees than this are settled in a less perfect order.
+const DEPTH_MAX: usize = 1024;
 
 /// A process as read at one gather; times in ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,6 +38,8 @@ pub struct Sight {
     pub own: u64,
     /// What the kernel has charged it for children it waited for.
     pub reaped: u64,
+    /// Whether it is dead and waits to be reaped: it reaps nobody any more.
+    pub zombie: bool,
     /// Whether it was born since the last gather: then all of it counts, else a first sight counts nothing.
     pub newborn: bool,
     /// Whether it could not be read this time and is as it was: what is owed then waits for the next gather.
@@ -51,18 +58,44 @@ struct Balance {
     /// The part of `gone` whose charge the next Δreaped may not contain yet. 0 between two gathers.
     #[serde(skip)]
     late: u64,
+    /// The part of `gone` that came through a child that is gone too: perhaps it was orphaned first, and an ancestor that
+    /// adopts orphans (a subreaper) was charged for it. 0 between two gathers.
+    #[serde(skip)]
+    orphaned: u64,
 }
 
 impl Balance {
-    /// What the parent is charged when this process is reaped, so far as it is known.
+    /// What the parent is charged when this process is reaped, so far as it is known: with what was counted of its
+    /// children and did not show in its own text yet.
     fn life(&self) -> u64 {
-        self.own + self.reaped + self.gone
+        self.own + self.reaped + self.owed + self.gone
     }
 
-    /// Takes a child's life over.
-    fn lose(&mut self, life: u64, late: bool) {
-        self.gone += life;
-        self.late += if late { life } else { 0 };
+    /// Takes over the life of a child that is gone.
+    fn lose(&mut self, child: &Self, late: bool) {
+        self.gone += child.life();
+        self.orphaned += child.gone;
+        self.late += if late { child.life() } else { child.late };
+    }
+
+    /// What is used by the gone and not charged to this process, as of a reading.
+    fn due(&self, reaped: u64) -> u64 {
+        (self.owed + self.gone).saturating_sub(reaped.saturating_sub(self.reaped))
+    }
+
+    /// What an ancestor may have been charged for instead of this process: to meet with the ancestor's Δreaped. It may be
+    /// met here as well, later, which would be too little rather than too much.
+    fn adopted(&self, sight: &Sight) -> Self {
+        let adoptable = if sight.zombie { self.gone } else { self.orphaned };
+        let gone = self.due(sight.reaped).min(adoptable);
+        Self { gone, late: gone.min(self.late), orphaned: gone, ..Self::default() }
+    }
+
+    /// Takes over what may have been adopted from below.
+    fn adopt(&mut self, from: &Self) {
+        self.gone += from.gone;
+        self.late += from.late;
+        self.orphaned += from.orphaned;
     }
 
     /// The rule. Returns the charge.
@@ -70,12 +103,10 @@ impl Balance {
         let own = own.max(self.own);
         let reaped = reaped.max(self.reaped);
         let used = own - self.own;
-        let charged = reaped - self.reaped;
-        let known = self.owed + self.gone;
-        let unseen = charged.saturating_sub(known);
-        let due = known.saturating_sub(charged);
+        let unseen = (reaped - self.reaped).saturating_sub(self.owed + self.gone);
+        let due = self.due(reaped);
         let owed = if stale { due } else { due.min(SLACK + self.late) };
-        *self = Self { own, reaped, owed, gone: 0, late: 0 };
+        *self = Self { own, reaped, owed, ..Self::default() };
         used + unseen
     }
 }
@@ -101,18 +132,16 @@ impl Ledger {
     /// A process that exists and is not a member any more is forgotten.
     pub fn settle(&mut self, sights: &[Sight], presence: impl Fn(Identity) -> Presence) -> Vec<u64> {
         self.bury_the_dead(presence);
+        self.raise_the_orphans(sights);
         let mut accounts = Vec::with_capacity(sights.len());
         let charges = sights.iter().map(|sight| {
-            let mut account = Account { id: sight.id, ppid: sight.ppid, cpu: Balance::default() };
             let known = self.find(sight.id.pid).filter(|known| known.id == sight.id);
-            if let Some(known) = known {
-                account.cpu = known.cpu;
-            }
-            let charge = account.cpu.settle(sight.own, sight.reaped, sight.stale);
-            accounts.push(account);
+            let mut cpu = known.map(|known| known.cpu).unwrap_or_default();
+            let charge = cpu.settle(sight.own, sight.reaped, sight.stale);
+            accounts.push(Account { id: sight.id, ppid: sight.ppid, cpu });
             if known.is_some() || sight.newborn { charge } else { 0 }
         });
-        let charges: Vec<_> = charges.collect();
+        let charges = charges.collect();
         self.accounts = accounts;
         charges
     }
@@ -136,19 +165,58 @@ impl Ledger {
             let Some(Account { ppid, cpu, .. }) = self.accounts.get(index).copied() else { continue };
             let late = fates.get(index) == Some(&Presence::Vanished);
             if let Some(parent) = self.index(ppid).and_then(|parent| self.accounts.get_mut(parent)) {
-                parent.cpu.lose(cpu.life(), late);
+                parent.cpu.lose(&cpu, late);
             }
         }
     }
 
-    /// How many dead ancestors in a row a dead member has. Bounded, since what is read of /proc is no snapshot and might
-    /// in theory go round in a circle.
+    /// Passes what an ancestor may have been charged for on to it, from the deepest on.
+    ///
+    /// Without this, a tree that dies at once below a subreaper would count twice: as last seen, a grandchild's life goes to
+    /// the parent of its dead parent; the kernel charges it to the subreaper. Whoever was charged, it is an ancestor as of the
+    /// last gather: orphans only ever go to one.
+    fn raise_the_orphans(&mut self, sights: &[Sight]) {
+        let places = 0..self.accounts.len();
+        let from = places.filter(|index| self.adoptable(*index, sights).is_some());
+        let mut pending: BTreeSet<_> = from.map(|index| (self.above(index).count(), index)).collect();
+        while let Some((deep, index)) = pending.pop_last() {
+            let Some(adopted) = self.adoptable(index, sights) else { continue };
+            let Some(above) = self.above(index).find(|above| self.sight(*above, sights).is_some()).filter(|_| deep > 0)
+            else {
+                continue;
+            };
+            let depth = self.above(above).count().min(deep.saturating_sub(1)); // less and less, also in a circle
+            if let Some(ancestor) = self.accounts.get_mut(above) {
+                ancestor.cpu.adopt(&adopted);
+                pending.insert((depth, above));
+            }
+        }
+    }
+
+    /// What a living member may have lost to an ancestor.
+    fn adoptable(&self, index: usize, sights: &[Sight]) -> Option<Balance> {
+        let account = self.accounts.get(index).filter(|account| account.cpu.gone > 0)?;
+        let adopted = account.cpu.adopted(self.sight(index, sights)?);
+        Some(adopted).filter(|adopted| adopted.gone > 0)
+    }
+
+    /// The sight of a member that is still one.
+    fn sight<'a>(&self, index: usize, sights: &'a [Sight]) -> Option<&'a Sight> {
+        let id = self.accounts.get(index)?.id;
+        let found = sights.binary_search_by_key(&id, |sight| sight.id).ok()?;
+        sights.get(found)
+    }
+
+    /// How many dead ancestors in a row a dead member has.
     fn dead_above(&self, index: usize, fates: &[Presence]) -> usize {
+        self.above(index).take_while(|above| fates.get(*above) != Some(&Presence::Here)).count()
+    }
+
+    /// The ancestors of a member, nearest first. Bounded, since what is read of /proc is no snapshot and might in theory go
+    /// round in a circle.
+    fn above(&self, index: usize) -> impl Iterator<Item = usize> {
         let parent = |index: usize| self.index(self.accounts.get(index)?.ppid);
-        let is_dead = |index: &usize| fates.get(*index) != Some(&Presence::Here);
-        std::iter::successors(parent(index).filter(is_dead), |above| parent(*above).filter(is_dead))
-            .take(self.accounts.len())
-            .count()
+        std::iter::successors(parent(index), move |above| parent(*above)).take(DEPTH_MAX)
     }
 
     fn index(&self, pid: u32) -> Option<usize> {
@@ -213,5 +281,174 @@ impl Rate {
     /// Begins the first interval, unless one is running.
     pub fn begin(&mut self, counter: u64, at: u64) {
         self.base.get_or_insert((counter, at));
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn id(pid: u32) -> Identity {
+        Identity { pid, start: u64::from(pid) }
+    }
+
+    /// A process seen before: pid, parent, own and reaped in ms.
+    fn old(pid: u32, ppid: u32, own: u64, reaped: u64) -> Sight {
+        let (own, reaped) = (own * MS, reaped * MS);
+        Sight { id: id(pid), ppid, own, reaped, zombie: false, newborn: false, stale: false }
+    }
+
+    fn newborn(pid: u32, ppid: u32, own: u64, reaped: u64) -> Sight {
+        Sight { newborn: true, ..old(pid, ppid, own, reaped) }
+    }
+
+    /// One gather: the members now, and the pids that vanished between listing and reading. The charges in ms.
+    fn gather(ledger: &mut Ledger, sights: &[Sight], vanished: &[u32]) -> Vec<u64> {
+        let presence = |id: Identity| match sights.iter().any(|sight| sight.id == id) {
+            true => Presence::Here,
+            false if vanished.contains(&id.pid) => Presence::Vanished,
+            false => Presence::Gone,
+        };
+        ledger.settle(sights, presence).into_iter().map(|charge| charge / MS).collect()
+    }
+
+    #[test]
+    fn a_first_sight_counts_in_full_only_if_it_is_newborn() {
+        let mut ledger = Ledger::default();
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 500, 300), newborn(2, 1, 7, 5)], &[]), [0, 12]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 510, 300), old(2, 1, 7, 5)], &[]), [10, 0]);
+    }
+
+    #[test]
+    fn children_never_seen_are_what_their_parent_is_charged() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 10, 90)], &[]), [100]);
+    }
+
+    #[test]
+    fn a_life_seen_is_not_counted_again_when_it_is_charged() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 40, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 100, 0)], &[]), [0, 60]);
+        // 5 ms more before it died, and 30 ms of children never seen
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [35]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [0]);
+    }
+
+    #[test]
+    fn a_charge_hidden_by_rounding_is_owed_and_one_that_never_comes_is_forgotten() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), newborn(2, 1, 15, 0), newborn(3, 1, 500, 0)], &[]);
+        // 2 is reaped: the text shows 10 of its 15 ms, the other 5 come with the next tick
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 10), old(3, 1, 500, 0)], &[]), [0, 0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 20), old(3, 1, 500, 0)], &[]), [5, 0]);
+        // 3 is reaped by nobody: its 500 ms mask the 100 ms of this interval, and 20 ms of the next
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 120)], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 220)], &[]), [80]);
+    }
+
+    #[test]
+    fn the_dead_are_settled_deepest_first_up_to_the_living() {
+        let mut ledger = Ledger::default();
+        let tree = [old(1, 0, 0, 0), old(2, 1, 50, 0), old(3, 2, 70, 0), old(4, 3, 90, 0)];
+        gather(&mut ledger, &tree, &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 211)], &[]), [1]);
+    }
+
+    #[test]
+    fn orphans_that_an_ancestor_adopted_are_not_counted_again() {
+        let mut ledger = Ledger::default();
+        // 1 adopts orphans; 3 and its child 4 die at once: 2 is charged for 3, 1 for 4
+        let tree = [old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 70, 0), old(4, 3, 9000, 0)];
+        gather(&mut ledger, &tree, &[]);
+        let charges = gather(&mut ledger, &[old(1, 0, 0, 9001), old(2, 1, 0, 72)], &[]);
+        assert_eq!(charges.iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn a_zombie_reaps_nobody_so_its_orphans_are_charged_above_it() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 9000, 0)], &[]);
+        let dead = Sight { zombie: true, ..old(2, 1, 0, 0) };
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 9001), dead], &[]), [1, 0]);
+    }
+
+    #[test]
+    fn depth_is_told_by_parents_not_by_pids() {
+        let mut ledger = Ledger::default();
+        let tree = [old(2, 9, 50, 0), old(5, 7, 90, 0), old(7, 2, 70, 0), old(9, 0, 0, 0)];
+        gather(&mut ledger, &tree, &[]);
+        assert_eq!(gather(&mut ledger, &[old(9, 0, 0, 211)], &[]), [1]);
+    }
+
+    #[test]
+    fn one_that_vanished_between_listing_and_reading_is_charged_now_or_next_time() {
+        for charged_at_once in [true, false] {
+            let mut ledger = Ledger::default();
+            gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
+            // 50 ms of a child never seen, and perhaps the 300 ms already
+            let first = if charged_at_once { 350 } else { 50 };
+            let now = gather(&mut ledger, &[old(1, 0, 0, first)], &[2])[0];
+            let next = gather(&mut ledger, &[old(1, 0, 0, 350)], &[])[0];
+            assert_eq!(now + next, 50, "charged at once: {charged_at_once}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_waits_without_forgetting() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
+        let stale = Sight { stale: true, ..old(1, 0, 0, 0) };
+        assert_eq!(gather(&mut ledger, &[stale], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 310)], &[]), [10]);
+    }
+
+    #[test]
+    fn a_pid_used_again_is_another_process() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
+        let other = Sight { id: Identity { pid: 2, start: 99 }, ..newborn(2, 1, 4, 0) };
+        // listed, so the old one may have been reaped after its parent was read; here it was before
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 305), other], &[2]), [5, 4]);
+    }
+
+    #[test]
+    fn nothing_ever_falls() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 100, 100)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 50)], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 101, 102)], &[]), [3]);
+    }
+
+    #[test]
+    fn parents_that_go_round_in_a_circle_end() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 2, 5, 0), old(2, 1, 5, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[], &[]), [0; 0]);
+    }
+
+    #[test]
+    fn a_cgroup_is_its_inode() {
+        let mut meter = CgroupMeter::default();
+        assert_eq!(meter.settle(vec![(10, 700)], true), 0, "what was there before us does not count");
+        assert_eq!(meter.settle(vec![(10, 800)], false), 100);
+        assert_eq!(meter.settle(vec![(11, 30)], false), 30, "made anew: all of it is since the last gather");
+        assert_eq!(meter.settle(vec![(11, 20), (12, 5)], false), 5, "a counter that falls gives nothing");
+    }
+
+    #[test]
+    fn a_rate_needs_a_base_and_an_interval() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.next(5, 0), None);
+        rate.begin(0, 0);
+        rate.begin(400, 50);
+        assert_eq!(rate.next(50 * MS, 99 * MS), None, "too short: the base stays");
+        assert_eq!(rate.next(50 * MS, 100 * MS), Some(0.5));
+        assert_eq!(rate.next(50 * MS, 200 * MS), Some(0.0));
+        assert_eq!(Rate::since(0).next(300 * MS, 100 * MS), Some(3.0));
     }
 }

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::account::Ledger;
 use crate::cache::{Cache, State};
@@ -34,7 +34,7 @@ use crate::write::Writer;
 /// A first gather shows a CPU only if this much time has passed since the counters were primed.
 const PRIMING: Duration = Duration::from_secs(1);
 
-/// How long the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
+/// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
 const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// Everything the plugin knows.
@@ -80,7 +80,7 @@ pub async fn run(mut agent: Agent, mut prompts: Prompts, arguments: &Arguments) 
         }
     }
     // The reader of a pipe that closes with us may be slow, but not for ever.
-    let _ = timeout(LAST_WORDS, writer.drain()).await;
+    let _ = timeout_at(prompts.stopping().await + LAST_WORDS, writer.drain()).await;
     Ok(())
 }
 
@@ -90,7 +90,7 @@ async fn write(writer: &mut Writer, lines: Vec<u8>, prompts: &Prompts) -> io::Re
     tokio::pin!(writing);
     tokio::select! {
         written = &mut writing => written,
-        () = prompts.stopping() => timeout(LAST_WORDS, writing).await
+        stopped = prompts.stopping() => timeout_at(stopped + LAST_WORDS, writing).await
             .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::BrokenPipe))),
     }
 }
@@ -111,14 +111,15 @@ fn watch(agent: &Agent, bell: Bell) -> Option<PidfileWatch> {
 }
 
 impl Agent {
-    /// An agent for these settings, going on from the cache file if there is one.
+    /// An agent for these settings, going on from the cache file if there is one. It holds at most `holdable` files of
+    /// /proc open.
     #[must_use]
-    pub fn new(settings: Settings, host: Host) -> Self {
+    pub fn new(settings: Settings, host: Host, holdable: usize) -> Self {
         let cache = settings.cache.and_then(|file| Cache::open(&file, &host, settings.digest));
         let mut agent = Self {
             host,
             targets: settings.targets,
-            processes: Processes::default(),
+            processes: Processes::holding(holdable),
             ledger: Ledger::default(),
             series: BTreeMap::new(),
             complaints: Complaints::default(),
@@ -135,7 +136,7 @@ impl Agent {
     /// Goes on from what a cache file remembers.
     fn resume(&mut self, state: Option<State>) {
         let Some(state) = state else { return };
-        self.processes = Processes::resume(state.listings);
+        self.processes.resume(state.listings);
         self.ledger = state.ledger;
         self.series = state.series.into_iter().collect();
         self.looked = Some(state.looked);
@@ -217,6 +218,7 @@ impl Agent {
         let mut ids: Vec<_> = members.iter().flatten().map(|member| member.id).collect();
         ids.sort_unstable();
         ids.dedup();
+        processes.hold(&ids);
         let stats: Vec<&Stat> = ids.iter().filter_map(|id| processes.get_exactly(*id)).collect();
         let mut sights = Vec::with_capacity(stats.len());
         let mut samples = Vec::with_capacity(stats.len());
@@ -324,6 +326,7 @@ impl Agent {
             None => say(Level::Warning, "An interval cannot be taken away while running: it stays as it was"),
         }
         self.targets = settings.targets;
+        self.processes.hold(&[]); // what is held open may lie below another root
         self.looked = None; // what the new targets find is not new
         self.observe();
         say(Level::Info, "The configuration was read again");

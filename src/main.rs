@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telegraf_taskstats::agent::{self, Agent};
 use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::{SAMPLE, Settings};
@@ -14,6 +15,9 @@ use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
 
 /// The configuration is wrong.
 const INVALID: u8 = 2;
+
+/// Most files of /proc that are held open.
+const HELD_MAX: usize = 8192;
 
 fn main() -> ExitCode {
     // First of all: a signal that comes before its handler ends the process.
@@ -60,8 +64,18 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         let prompts = Prompts::listen(pace, signals).context("Cannot start the threads that listen")?;
-        agent::run(Agent::new(settings, host), prompts, arguments).await
+        agent::run(Agent::new(settings, host, holdable()), prompts, arguments).await
     })
+}
+
+/// How many files of /proc may be held open: half of what the process may open at all, its soft limit raised to the hard
+/// one, and no more than cost the kernel 40 MB.
+fn holdable() -> usize {
+    let limit = getrlimit(Resource::Nofile);
+    // Where it cannot be raised, what is allowed is still enough for some.
+    let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
+    let allowed = if raised.is_ok() { limit.maximum } else { limit.current };
+    allowed.map_or(HELD_MAX, |allowed| usize::try_from(allowed / 2).unwrap_or(HELD_MAX).min(HELD_MAX))
 }
 
 /// The error chain, once.

@@ -8,7 +8,7 @@
 use std::io;
 
 use crate::kernel::clock::Clock;
-use crate::kernel::procfs::Proc;
+use crate::kernel::procfs::{Proc, StatFile};
 use crate::kernel::stat::{Identity, Stat, TICK};
 
 /// What the last scan knows of a process seen before.
@@ -26,25 +26,40 @@ pub enum Presence {
 #[derive(Debug, Default)]
 pub struct Processes {
     /// Sorted by pid.
-    all: Vec<Stat>,
-    /// Index of each process, sorted by its parent's pid.
+    all: Vec<Process>,
+    /// Their pids, to search in.
+    pids: Vec<u32>,
+    /// Parent's pid and place in `all` of each, sorted.
     by_parent: Vec<(u32, u32)>,
     /// Every pid of the listing, sorted.
     listed: Vec<u32>,
     /// The pids of those that are as they were, since they could not be read. Sorted.
     stale: Vec<u32>,
-    /// The scan before's, and the reading order: kept for their memory.
-    before: Vec<Stat>,
-    order: Vec<(u64, u32)>,
     /// CLOCK_BOOTTIME just before this listing and the two before it, ns.
     listings: [Option<u64>; 3],
+    /// How many stat files may be held open.
+    holdable: usize,
+}
+
+#[derive(Debug)]
+struct Process {
+    stat: Stat,
+    /// Its stat file, for one that is held.
+    file: Option<StatFile>,
+    /// Whether its stat file is to be held open.
+    hold: bool,
 }
 
 impl Processes {
-    /// Goes on from a table whose last listings were taken at these times.
+    /// A table that may hold so many stat files open.
     #[must_use]
-    pub fn resume(listings: [Option<u64>; 3]) -> Self {
-        Self { listings, ..Self::default() }
+    pub fn holding(holdable: usize) -> Self {
+        Self { holdable, ..Self::default() }
+    }
+
+    /// Goes on from a table whose last listings were taken at these times.
+    pub fn resume(&mut self, listings: [Option<u64>; 3]) {
+        self.listings = listings;
     }
 
     /// When the last listings were taken, newest first: CLOCK_BOOTTIME, ns.
@@ -63,54 +78,76 @@ impl Processes {
         proc.pids(&mut self.listed)?;
         let [newest, older, _] = self.listings;
         self.listings = [Some(now), newest, older];
-        std::mem::swap(&mut self.all, &mut self.before);
-        self.order_parents_first();
-        self.all.clear();
         self.stale.clear();
         let mut failed = None;
-        for &(_, pid) in &self.order {
-            match proc.stat(pid) {
-                Ok(Some(stat)) if !stat.is_being_released() => self.all.push(stat),
-                Ok(_) => {}
+        let mut held = 0;
+        let mut all = Vec::with_capacity(self.listed.len());
+        for (_, pid, known) in self.parents_first() {
+            let mut known = known.and_then(|place| self.all.get_mut(place));
+            let hold = known.as_ref().is_some_and(|process| process.hold) && held < self.holdable;
+            let file = known.as_mut().and_then(|process| process.file.take()).filter(|_| hold);
+            match read(proc, pid, file) {
+                Ok(Some((stat, file))) => {
+                    held += usize::from(hold);
+                    all.push(Process { stat, file: hold.then_some(file), hold });
+                }
+                Ok(None) => {}
                 Err(error) => {
-                    self.all.extend(find(&self.before, pid));
+                    let as_it_was = known.map(|process| Process { stat: process.stat, file: None, hold });
+                    all.extend(as_it_was);
                     self.stale.push(pid);
                     let (count, _) = failed.get_or_insert((0, error));
                     *count += 1;
                 }
             }
         }
-        self.all.sort_unstable_by_key(|stat| stat.id.pid);
+        all.sort_unstable_by_key(|process| process.stat.id.pid);
+        self.all = all;
         self.stale.sort_unstable();
-        self.index_parents();
+        self.index();
         Ok(failed)
     }
 
-    /// Reading order: those known, oldest first (a parent is never younger than its child), then the new ones by pid.
-    fn order_parents_first(&mut self) {
-        let Self { order, listed, before, .. } = self;
-        order.clear();
-        order.extend(listed.iter().map(|pid| (find(before, *pid).map_or(u64::MAX, |stat| stat.id.start), *pid)));
+    /// Reading order, with the place in the table of each that is known: the known ones oldest first (a parent is never
+    /// younger than its child), then the new ones by pid.
+    fn parents_first(&self) -> Vec<(u64, u32, Option<usize>)> {
+        let place = |pid: &u32| self.pids.binary_search(pid).ok();
+        let start = |place: usize| self.all.get(place).map(|process| process.stat.id.start);
+        let in_order = |pid: &u32| {
+            let place = place(pid);
+            (place.and_then(start).unwrap_or(u64::MAX), *pid, place)
+        };
+        let mut order: Vec<_> = self.listed.iter().map(in_order).collect();
         order.sort_unstable();
+        order
     }
 
-    fn index_parents(&mut self) {
-        let Self { by_parent, all, .. } = self;
+    fn index(&mut self) {
+        let Self { pids, by_parent, all, .. } = self;
+        pids.clear();
+        pids.extend(all.iter().map(|process| process.stat.id.pid));
         by_parent.clear();
-        by_parent.extend((0_u32..).zip(all.iter()).map(|(index, stat)| (stat.ppid, index)));
+        by_parent.extend((0_u32..).zip(all.iter()).map(|(place, process)| (process.stat.ppid, place)));
         by_parent.sort_unstable();
     }
 
-    /// All of them, sorted by pid.
-    #[must_use]
-    pub fn all(&self) -> &[Stat] {
-        &self.all
+    /// Holds the stat files of these processes open from the next scan on, so far as the bound allows, and of no others.
+    pub fn hold(&mut self, ids: &[Identity]) {
+        for process in &mut self.all {
+            process.hold = ids.binary_search(&process.stat.id).is_ok();
+        }
+    }
+
+    /// All of them, by pid.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Stat> {
+        self.all.iter().map(|process| &process.stat)
     }
 
     /// The process with this pid.
     #[must_use]
     pub fn get(&self, pid: u32) -> Option<&Stat> {
-        find(&self.all, pid)
+        let place = self.pids.binary_search(&pid).ok()?;
+        self.all.get(place).map(|process| &process.stat)
     }
 
     /// The process with this identity.
@@ -119,11 +156,11 @@ impl Processes {
         self.get(id.pid).filter(|stat| stat.id == id)
     }
 
-    /// The place of the process with this identity in [`Self::all`].
+    /// The place of the process with this identity in [`Self::iter`].
     #[must_use]
-    pub fn index(&self, id: Identity) -> Option<usize> {
-        let index = self.all.binary_search_by_key(&id.pid, |stat| stat.id.pid).ok()?;
-        self.all.get(index).filter(|stat| stat.id == id).map(|_| index)
+    pub fn place(&self, id: Identity) -> Option<usize> {
+        let place = self.pids.binary_search(&id.pid).ok()?;
+        self.all.get(place).filter(|process| process.stat.id == id).map(|_| place)
     }
 
     /// The processes whose parent is `pid`.
@@ -132,7 +169,8 @@ impl Processes {
         let rest = self.by_parent.get(from..).unwrap_or_default();
         rest.iter()
             .take_while(move |(parent, _)| *parent == pid)
-            .filter_map(|(_, index)| self.all.get(usize::try_from(*index).ok()?))
+            .filter_map(|(_, place)| self.all.get(usize::try_from(*place).ok()?))
+            .map(|process| &process.stat)
     }
 
     /// What became of a process seen before.
@@ -173,7 +211,14 @@ fn born_since(id: Identity, listing: Option<u64>) -> bool {
     listing.is_some_and(|listing| id.start >= listing / TICK)
 }
 
-fn find(sorted: &[Stat], pid: u32) -> Option<&Stat> {
-    let index = sorted.binary_search_by_key(&pid, |stat| stat.id.pid).ok()?;
-    sorted.get(index)
+/// Reads a process, through its stat file if that is held open; a new one may have taken the pid of that one since.
+fn read(proc: &mut Proc, pid: u32, held: Option<StatFile>) -> io::Result<Option<(Stat, StatFile)>> {
+    if let Some(file) = held
+        && let Some(stat) = proc.stat(&file)?
+    {
+        return Ok(Some((stat, file)).filter(|_| !stat.is_being_released()));
+    }
+    let Some(file) = proc.open_stat(pid)? else { return Ok(None) };
+    let stat = proc.stat(&file)?.filter(|stat| !stat.is_being_released());
+    Ok(stat.map(|stat| (stat, file)))
 }

@@ -47,7 +47,14 @@ struct Asked {
     gather: bool,
     observe: bool,
     reload: bool,
-    stop: bool,
+    /// Since when.
+    stop: Option<Instant>,
+}
+
+impl Asked {
+    fn stop(&mut self) {
+        self.stop.get_or_insert_with(Instant::now);
+    }
 }
 
 /// Where the sources put their flags.
@@ -115,7 +122,10 @@ impl Prompts {
                 Some(every(period))
             }
             Pace::Once => {
-                bell.with(|asked| (asked.gather, asked.stop) = (true, true));
+                bell.with(|asked| {
+                    asked.gather = true;
+                    asked.stop();
+                });
                 None
             }
         };
@@ -155,13 +165,16 @@ impl Prompts {
         }
     }
 
-    /// Waits until a stop is asked for; nothing is taken.
-    pub async fn stopping(&self) {
+    /// Waits until a stop is asked for, and says when that was; nothing is taken.
+    pub async fn stopping(&self) -> Instant {
         let (_, notify) = &*self.bell.0;
-        while !self.bell.with(|asked| asked.stop) {
+        loop {
+            if let Some(since) = self.bell.with(|asked| asked.stop) {
+                notify.notify_one(); // whatever else rang is still to be heard
+                return since;
+            }
             notify.notified().await;
         }
-        notify.notify_one(); // whatever else rang is still to be heard
     }
 }
 
@@ -172,7 +185,7 @@ fn take(asked: &mut Asked, may_observe: bool) -> Option<Prompt> {
     } else if std::mem::take(&mut asked.gather) {
         asked.observe = false;
         Some(Prompt::Gather)
-    } else if asked.stop {
+    } else if asked.stop.is_some() {
         Some(Prompt::Stop)
     } else if may_observe && std::mem::take(&mut asked.observe) {
         Some(Prompt::Observe)
@@ -203,7 +216,7 @@ fn hear_signals(signals: CaughtSignals, bell: Bell, hangup_reloads: bool) -> io:
                 SIGINT if interrupted => std::process::exit(130), // a person who asks twice does not wait
                 SIGINT | SIGTERM => {
                     interrupted = interrupted || signal == SIGINT;
-                    bell.ring(|asked| asked.stop = true);
+                    bell.ring(Asked::stop);
                 }
                 SIGHUP if hangup_reloads => bell.ring(|asked| asked.reload = true),
                 _ => bell.ring(|asked| asked.gather = true),
@@ -231,7 +244,7 @@ fn hear_stdin(bell: Bell, newline_gathers: bool) -> io::Result<()> {
                 Err(_) => break, // a stdin that cannot be read says no more than one that ended
             }
         }
-        bell.ring(|asked| asked.stop = true);
+        bell.ring(Asked::stop);
     };
     std::thread::Builder::new().name("stdin".into()).spawn(hear).map(drop)
 }

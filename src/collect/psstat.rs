@@ -83,6 +83,7 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
         ppid: stat.ppid,
         own: (stat.utime + stat.stime).max(exact.unwrap_or(0)),
         reaped: stat.cutime + stat.cstime,
+        zombie: stat.is_zombie(),
         newborn: processes.is_newborn(stat.id),
         stale: processes.is_stale(stat.id),
     }

@@ -9,13 +9,17 @@ use std::path::{Path, PathBuf};
 
 use ::procfs::FromRead;
 use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, openat, readlinkat, seek};
-use rustix::io::read;
+use rustix::io::{pread, read};
 
 use super::stat::{Stat, decimal};
 use super::unless_gone;
 
 /// Longest file read of one process: a command line may have any length, but no one matches beyond this.
 const CMDLINE_MAX: usize = 64 * 1024;
+
+/// An open `/proc/<pid>/stat`: reading it again costs about half of opening it anew, and 4.7 kB of kernel memory.
+#[derive(Debug)]
+pub struct StatFile(OwnedFd);
 
 /// A mounted `/proc`, or a directory that looks like one.
 #[derive(Debug)]
@@ -60,15 +64,25 @@ impl Proc {
         Ok(())
     }
 
-    /// `/proc/<pid>/stat`. A file that is there but does not parse is `InvalidData`.
+    /// Opens `/proc/<pid>/stat`.
+    ///
+    /// # Errors
+    /// Opening failed for another reason than that the process is gone.
+    pub fn open_stat(&self, pid: u32) -> io::Result<Option<StatFile>> {
+        Ok(self.open_file(pid, "stat")?.map(StatFile))
+    }
+
+    /// Reads an open `/proc/<pid>/stat`. A process that is gone is gone for good, even if its pid is used again. What does
+    /// not parse is `InvalidData`.
     ///
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
-    pub fn stat(&mut self, pid: u32) -> io::Result<Option<Stat>> {
-        let Some(text) = self.read(pid, "stat")? else { return Ok(None) };
-        Stat::parse(text)
-            .map(Some)
-            .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, format!("/proc/{pid}/stat is not a stat file")))
+    pub fn stat(&mut self, file: &StatFile) -> io::Result<Option<Stat>> {
+        let Some(length) = unless_gone(pread(&file.0, &mut self.buffer, 0).map_err(io::Error::from))? else {
+            return Ok(None);
+        };
+        let stat = self.buffer.get(..length).and_then(Stat::parse);
+        stat.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not a stat file"))
     }
 
     /// The first number of `/proc/<pid>/schedstat`: ns that the *leader thread* has run (CONFIG_SCHED_INFO).
@@ -164,12 +178,15 @@ impl Proc {
             && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::PERM))
     }
 
-    /// Reads a small file of a process into the buffer.
-    fn read(&mut self, pid: u32, file: &str) -> io::Result<Option<&[u8]>> {
+    fn open_file(&self, pid: u32, file: &str) -> io::Result<Option<OwnedFd>> {
         let path = path_of(pid, file);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        let opened = openat(&self.directory, as_path(&path), flags, Mode::empty()).map_err(io::Error::from);
-        let Some(fd) = unless_gone(opened)? else { return Ok(None) };
+        unless_gone(openat(&self.directory, as_path(&path), flags, Mode::empty()).map_err(io::Error::from))
+    }
+
+    /// Reads a small file of a process into the buffer.
+    fn read(&mut self, pid: u32, file: &str) -> io::Result<Option<&[u8]>> {
+        let Some(fd) = self.open_file(pid, file)? else { return Ok(None) };
         // A file that fits is handed out in one piece, and none of those read here is longer that matters.
         let Some(length) = unless_gone(read(&fd, &mut self.buffer).map_err(io::Error::from))? else {
             return Ok(None);
@@ -211,7 +228,8 @@ mod tests {
     fn reads_the_files_of_this_process() {
         let me = std::process::id();
         let mut proc = real();
-        assert_eq!(proc.stat(me).unwrap().unwrap().id.pid, me);
+        let stat = proc.open_stat(me).unwrap().unwrap();
+        assert_eq!(proc.stat(&stat).unwrap().unwrap().id.pid, me);
         assert!(proc.schedstat(me).unwrap().unwrap() > 0);
         assert_eq!(proc.owner(me).unwrap(), Some(rustix::process::geteuid().as_raw()));
         let exe = std::env::current_exe().unwrap();
@@ -226,7 +244,7 @@ mod tests {
     fn a_process_that_never_was_is_gone_not_failed() {
         let mut proc = real();
         let never = u32::MAX;
-        assert!(proc.stat(never).unwrap().is_none());
+        assert!(proc.open_stat(never).unwrap().is_none());
         assert!(proc.schedstat(never).unwrap().is_none());
         assert!(proc.cmdline(never).unwrap().is_none());
         assert!(proc.exe(never).unwrap().is_none());
@@ -241,6 +259,18 @@ mod tests {
         std::fs::create_dir(root.path().join("7")).unwrap();
         std::fs::write(root.path().join("7/stat"), "not a stat").unwrap();
         let mut proc = Proc::open(root.path()).unwrap();
-        assert_eq!(proc.stat(7).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let file = proc.open_stat(7).unwrap().unwrap();
+        assert_eq!(proc.stat(&file).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_file_held_open_says_when_its_process_is_gone() {
+        let mut proc = real();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let file = proc.open_stat(child.id()).unwrap().unwrap();
+        assert!(proc.stat(&file).unwrap().is_some());
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(proc.stat(&file).unwrap().is_none());
     }
 }

@@ -194,7 +194,7 @@ impl Target {
     /// Finds this target's processes, by name.
     fn find(&mut self, view: &mut View) -> Vec<Found> {
         let mut found = match &mut self.source {
-            Source::All => vec![Found { processes: view.processes.all().to_vec(), ..Found::default() }],
+            Source::All => vec![Found { processes: view.processes.iter().copied().collect(), ..Found::default() }],
             Source::Pid(pid) => vec![pid::find(*pid, view)],
             Source::PidFile(file) => vec![file.find(view)],
             Source::PidDir(directory) => directory.find(view),

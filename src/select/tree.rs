@@ -23,7 +23,7 @@ pub type Root = Identity;
 ///
 /// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more.
 pub(super) fn members(processes: &Processes, roots: &[Stat], exact: &[Stat], before: &[Member]) -> Vec<Member> {
-    let mut tree = Tree { processes, members: Vec::new(), is_member: vec![false; processes.all().len()] };
+    let mut tree = Tree { processes, members: Vec::new(), is_member: vec![false; processes.iter().len()] };
     for stat in exact {
         tree.add(stat.id, None);
     }
@@ -39,18 +39,18 @@ pub(super) fn members(processes: &Processes, roots: &[Stat], exact: &[Stat], bef
 struct Tree<'a> {
     processes: &'a Processes,
     members: Vec<Member>,
-    /// By index in the process table.
+    /// By place in the process table.
     is_member: Vec<bool>,
 }
 
 impl Tree<'_> {
     fn mark(&mut self, id: Identity) -> Option<&mut bool> {
-        let index = self.processes.index(id)?;
-        self.is_member.get_mut(index)
+        let place = self.processes.place(id)?;
+        self.is_member.get_mut(place)
     }
 
     fn has(&self, id: Identity) -> bool {
-        self.processes.index(id).is_some_and(|index| self.is_member.get(index) == Some(&true))
+        self.processes.place(id).is_some_and(|place| self.is_member.get(place) == Some(&true))
     }
 
     /// Makes a process that exists a member. False: it was one already, or does not exist.
