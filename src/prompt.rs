@@ -96,6 +96,8 @@ pub fn catch_signals() -> io::Result<CaughtSignals> {
 pub struct Prompts {
     bell: Bell,
     clock: Option<Interval>,
+    /// Whether to stop when nothing is asked for any more.
+    once: bool,
     /// When a hint may be followed again.
     next_hint: Instant,
 }
@@ -122,14 +124,11 @@ impl Prompts {
                 Some(every(period))
             }
             Pace::Once => {
-                bell.with(|asked| {
-                    asked.gather = true;
-                    asked.stop();
-                });
+                bell.with(|asked| asked.gather = true);
                 None
             }
         };
-        Ok(Self { bell, clock, next_hint: Instant::now() })
+        Ok(Self { bell, clock, once: pace == Pace::Once, next_hint: Instant::now() })
     }
 
     /// Where other sources ring.
@@ -154,6 +153,10 @@ impl Prompts {
                     self.next_hint = Instant::now() + HINT_PAUSE;
                 }
                 return prompt;
+            }
+            if self.once {
+                self.bell.with(Asked::stop);
+                continue;
             }
             let hinted = self.bell.with(|asked| asked.observe);
             let (_, notify) = &*self.bell.0;

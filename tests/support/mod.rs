@@ -1,10 +1,11 @@
 //! What the tests that run the real binary share.
-#![allow(dead_code)] // each test binary uses its own part of it
+// Each test binary uses its own part of it.
+#![allow(dead_code, unreachable_pub)]
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
@@ -89,7 +90,8 @@ impl Plugin {
 
     /// One newline: the gather signal.
     pub fn prompt(&mut self) {
-        self.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+        let written = self.stdin.as_mut().unwrap().write_all(b"\n");
+        written.unwrap_or_else(|e| panic!("no prompt ({e}); stderr: {:?}", self.stderr.try_iter().collect::<Vec<_>>()));
     }
 
     /// The next line of stdout; panics when none comes.

@@ -1,0 +1,74 @@
+//! What was reported against what was charged.
+
+use std::fmt;
+
+use crate::support::field;
+
+/// One answer, and what the cgroup had been charged just before its prompt and just after it: all in seconds.
+pub struct Reading {
+    before: f64,
+    after: f64,
+    cpu_time: f64,
+    p_cpu: f64,
+    time: f64,
+}
+
+impl Reading {
+    pub fn new(before: f64, line: &str, after: f64) -> Self {
+        let number = |text: Option<&str>| -> f64 {
+            let number = text.and_then(|text| text.trim_end_matches('i').parse().ok());
+            number.unwrap_or_else(|| panic!("p_cpu, cpu_time or the timestamp is missing: {line}"))
+        };
+        Self {
+            before,
+            after,
+            cpu_time: number(field(line, "cpu_time")) / 1e9,
+            p_cpu: number(field(line, "p_cpu")),
+            time: number(line.split(' ').nth(2)) / 1e9,
+        }
+    }
+}
+
+/// What a series of readings amounts to, in seconds of CPU, and all that is wrong with it.
+pub struct Verdict {
+    title: String,
+    reported: f64,
+    /// The sum of p_cpu × interval: the same CPU, told in another way.
+    by_p_cpu: f64,
+    charged: (f64, f64),
+    allowed: (f64, f64),
+    faults: Vec<&'static str>,
+}
+
+impl Verdict {
+    pub fn on(readings: &[Reading], title: String) -> Self {
+        let (first, last) = (readings.first().unwrap(), readings.last().unwrap());
+        let reported = last.cpu_time - first.cpu_time;
+        let by_p_cpu = readings.windows(2).map(|w| w[1].p_cpu * (w[1].time - w[0].time)).sum::<f64>();
+        let charged = (last.before - first.after, last.after - first.before);
+        let allowed = (charged.0 * 0.99 - 0.02, charged.1 * 1.01 + 0.02);
+        let checks = [
+            (charged.0 < 0.1, "the workload did next to nothing"),
+            (readings.windows(2).any(|w| w[1].cpu_time < w[0].cpu_time), "cpu_time fell"),
+            (reported < allowed.0, "too little"),
+            (reported > allowed.1, "too much"),
+            ((by_p_cpu - reported).abs() > reported * 0.02 + 0.03, "p_cpu disagrees with cpu_time"),
+        ];
+        let faults = checks.into_iter().filter_map(|(wrong, fault)| wrong.then_some(fault)).collect();
+        Self { title, reported, by_p_cpu, charged, allowed, faults }
+    }
+
+    pub fn is_faultless(&self) -> bool {
+        self.faults.is_empty()
+    }
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { title, reported, by_p_cpu, charged: (low, high), allowed: (least, most), faults } = self;
+        let percent = reported / f64::midpoint(*low, *high) * 100.0;
+        write!(f, "{title}: {reported:.3} s of CPU reported, {percent:.1} % of {low:.3} to {high:.3} s charged ")?;
+        write!(f, "({least:.3} to {most:.3} allowed); p_cpu makes it {by_p_cpu:.3} s")?;
+        faults.iter().try_for_each(|fault| write!(f, "; {}", fault.to_uppercase()))
+    }
+}
