@@ -145,7 +145,7 @@ impl Agent {
 
 impl Agent {
     /// Takes the base of all counters, unless a cache file has it. Returns when a first gather can show a CPU.
-    fn prime(&mut self) -> Instant {
+    pub fn prime(&mut self) -> Instant {
         if self.looked.is_some() {
             return Instant::now();
         }
@@ -160,7 +160,7 @@ impl Agent {
     }
 
     /// One gather: its lines.
-    fn gather(&mut self) -> Vec<u8> {
+    pub fn gather(&mut self) -> Vec<u8> {
         let realtime = self.host.clock.realtime();
         let lines = if self.look() { self.lines(realtime) } else { Vec::new() };
         self.save();
@@ -284,9 +284,9 @@ impl Agent {
     fn lines(&mut self, realtime: u64) -> Vec<u8> {
         let mem_total = self.host.proc.mem_total();
         let mem_total = mem_total.map_err(|error| self.complaints.add(format!("p_mem is left out: {error}"))).ok();
-        let wanted = |series: &Series| series.output.collect.contains(&Measurement::Psstat) && !series.hidden;
-        let written = self.series.iter_mut().filter(|(_, series)| wanted(series));
-        let points = written.map(|(tags, series)| Point {
+        let written = self.series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
+        let psstat = written.filter(|(_, series)| series.output.collect.contains(&Measurement::Psstat));
+        let points = psstat.map(|(tags, series)| Point {
             measurement: "psstat",
             tags,
             fields: psstat::fields(series, mem_total),

@@ -38,6 +38,8 @@ pub struct Series {
     pub hidden: bool,
     /// Whether what it was found by is no longer there: it is written once more, then forgotten.
     pub over: bool,
+    /// Whether it was ever written.
+    written: bool,
 }
 
 /// What one gather found of a series.
@@ -125,7 +127,15 @@ impl Series {
             at: 0,
             hidden: false,
             over: false,
+            written: false,
         }
+    }
+
+    /// Whether there is anything to write: not of what is hidden, and no last word of what was never heard of.
+    #[must_use]
+    pub fn is_worth_a_line(&self) -> bool {
+        let unheard = !self.written && self.exited == 0 && self.cpu_time == 0;
+        !self.hidden && !(self.over && unheard)
     }
 
     /// The members as of the last gather, sorted by pid.
@@ -153,8 +163,9 @@ impl Series {
         self.rate.begin(self.cpu_time, self.at);
     }
 
-    /// Cores used since the last time this was asked.
+    /// Cores used since it was last written; it is being written now.
     pub fn p_cpu(&mut self) -> Option<f64> {
+        self.written = true;
         self.rate.next(self.cpu_time, self.at)
     }
 
