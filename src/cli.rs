@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Watch the processes of each pidfile in a directory.
     #[arg(long, value_name = "DIR")]
     pub pid_dir: Vec<PathBuf>,
-    /// Watch processes by comm, as in /proc/<pid>/stat.
+    /// Watch processes by comm, as in /proc/PID/stat.
     #[arg(long, value_name = "[NAME:]REGEX")]
     pub pattern: Vec<Named<ProcessPattern>>,
     /// Watch the processes of systemd units; without a suffix, of services.

@@ -135,7 +135,7 @@ impl Series {
     #[must_use]
     pub fn is_worth_a_line(&self) -> bool {
         let unheard = !self.written && self.exited == 0 && self.cpu_time == 0;
-        !self.hidden && !(self.over && unheard)
+        !(self.hidden || self.over && unheard)
     }
 
     /// The members as of the last gather, sorted by pid.

@@ -184,3 +184,80 @@ fn unknown_key(path: &str, message: &str) -> String {
 fn one_line(message: &str) -> String {
     message.lines().map(str::trim).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic)]
+mod tests {
+    use super::*;
+
+    /// The sample with every commented key in force: a comment is `##`, a default `# key = value`.
+    fn uncommented() -> String {
+        let line = |line: &str| {
+            let (indent, rest) = line.split_at(line.len() - line.trim_start().len());
+            let rest = rest.strip_prefix("# ").unwrap_or(rest);
+            format!("{indent}{rest}\n")
+        };
+        SAMPLE.lines().map(line).collect()
+    }
+
+    #[test]
+    fn the_sample_parses_as_given_and_with_every_default_uncommented() {
+        let given = parse(SAMPLE).unwrap_or_else(|wrong| panic!("{}", wrong.message));
+        assert!(given.inputs.taskstats.iter().all(|instance| instance.target.is_empty()));
+        let text = uncommented();
+        let all =
+            parse(&text).unwrap_or_else(|wrong| panic!("{}: {}", wrong.place(Path::new("x"), &text), wrong.message));
+        let [instance] = all.inputs.taskstats.as_slice() else { panic!("not one instance") };
+        assert!(instance.target.len() > 5 && instance.collect.is_some() && instance.sys_root.is_some());
+    }
+
+    /// The sample names every key there is: serde lists them when it meets one it does not know.
+    #[test]
+    fn the_sample_has_every_key() {
+        let tables =
+            ["[[inputs.taskstats]]\nno_such = 1", "[[inputs.taskstats]]\n[[inputs.taskstats.target]]\nno_such = 1"];
+        for table in tables {
+            let document = toml::Deserializer::parse(table).unwrap();
+            let error = Document::deserialize(document).unwrap_err().to_string();
+            let keys: Vec<_> = error.split('`').skip(3).step_by(2).collect();
+            assert!(keys.len() > 10, "{error}");
+            for key in keys {
+                let shown = example_of(key).is_some() || SAMPLE.contains(&format!("inputs.taskstats.{key}]"));
+                assert!(shown || key == "tags", "{key} is not in the sample");
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line_and_a_remedy() {
+        let target = "[[inputs.taskstats]]\n[[inputs.taskstats.target]]\n";
+        let cases = [
+            (
+                "[[inputs.taskstats]]\nintervall = \"1s\"",
+                2,
+                "unknown key \"intervall\" in inputs.taskstats[0]: did you mean \"interval\"?",
+            ),
+            ("[[inputs.taskstats]]\nzzz = 1", 2, "the keys are collect, "),
+            ("[[inputs.cpu]]", 1, "unknown key \"cpu\" in inputs: the keys are taskstats"),
+            ("[inputs.taskstats]\n", 1, "write [[inputs.taskstats]]"),
+            (
+                "[[inputs.taskstats]]\n\ninterval = 10",
+                3,
+                "invalid type: integer `10`, expected a string; write it like this: interval = ",
+            ),
+            (&format!("{target}pid = \"7\""), 3, "inputs.taskstats[0].target[0].pid: invalid type: string \"7\""),
+            (&format!("{target}pid = 0"), 3, "0 is not a pid: it must be 1 or more"),
+            (&format!("{target}pattern = \"(\""), 3, "\"(\" is not a regular expression (unclosed group)"),
+            (&format!("{target}exe = \"[\""), 3, "\"[\" is not a glob"),
+            (&format!("{target}cgroup = \"../x\""), 3, "leaves the hierarchy"),
+            ("[[inputs.taskstats]]\npid_file_stale = \"no\"", 2, "unknown variant `no`, expected `skip` or `warn`"),
+            ("[[inputs.taskstats]]\npsstat_fields = [\"cpu\"]", 2, "the fields are p_cpu"),
+            ("a = [", 1, "not TOML"),
+        ];
+        for (text, line, message) in cases {
+            let wrong = parse(text).unwrap_err();
+            assert!(wrong.message.contains(message), "{text:?}: {}", wrong.message);
+            assert_eq!(wrong.place(Path::new("x.conf"), text), format!("x.conf:{line}"), "{text:?}");
+        }
+    }
+}
