@@ -222,3 +222,109 @@ fn read(proc: &mut Proc, pid: u32, held: Option<StatFile>) -> io::Result<Option<
     let stat = proc.stat(&file)?.filter(|stat| !stat.is_being_released());
     Ok(stat.map(|stat| (stat, file)))
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use std::fs;
+    use std::path::Path;
+
+    struct At(u64);
+
+    impl Clock for At {
+        fn realtime(&self) -> u64 {
+            self.0
+        }
+
+        fn monotonic(&self) -> u64 {
+            self.0
+        }
+
+        fn boottime(&self) -> u64 {
+            self.0
+        }
+    }
+
+    fn process(root: &Path, pid: u32, ppid: u32, start: u64) -> Identity {
+        let text = format!("{pid} (x) S {ppid} 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 {start} 0 5\n");
+        fs::create_dir_all(root.join(pid.to_string())).unwrap();
+        fs::write(root.join(format!("{pid}/stat")), text).unwrap();
+        Identity { pid, start }
+    }
+
+    #[test]
+    fn gone_and_vanished_are_told_apart() {
+        let root = tempfile::tempdir().unwrap();
+        let [here, gone, vanished, replaced] = [10, 11, 12, 13].map(|pid| process(root.path(), pid, 1, 5));
+        let mut proc = Proc::open(root.path()).unwrap();
+        let mut processes = Processes::default();
+        processes.scan(&mut proc, &At(TICK * 100)).unwrap();
+        fs::remove_dir_all(root.path().join("11")).unwrap();
+        fs::remove_file(root.path().join("12/stat")).unwrap();
+        let new = process(root.path(), 13, 1, 120);
+        assert!(processes.scan(&mut proc, &At(TICK * 200)).unwrap().is_none());
+        let presence = [here, gone, vanished, replaced, new].map(|id| processes.presence(id));
+        assert_eq!(presence, [Presence::Here, Presence::Gone, Presence::Vanished, Presence::Vanished, Presence::Here]);
+    }
+
+    #[test]
+    fn newborn_is_who_started_since_the_listing_before_in_whole_ticks() {
+        let root = tempfile::tempdir().unwrap();
+        let mut proc = Proc::open(root.path()).unwrap();
+        let mut processes = Processes::default();
+        let [old, same_tick, new] = [(10, 99), (11, 100), (12, 150)].map(|(pid, at)| process(root.path(), pid, 1, at));
+        processes.scan(&mut proc, &At(TICK * 100 + TICK / 2)).unwrap();
+        assert!(![old, same_tick, new].iter().any(|id| processes.is_newborn(*id)), "nothing is new at first");
+        processes.scan(&mut proc, &At(TICK * 200)).unwrap();
+        assert_eq!([old, same_tick, new].map(|id| processes.is_newborn(id)), [false, true, true]);
+        processes.scan(&mut proc, &At(TICK * 300)).unwrap();
+        assert_eq!([old, same_tick, new].map(|id| processes.is_newborn(id)), [false; 3]);
+        assert_eq!([old, same_tick, new].map(|id| processes.is_young(id)), [false, true, true]);
+    }
+
+    #[test]
+    fn what_cannot_be_read_stays_as_it_was() {
+        let root = tempfile::tempdir().unwrap();
+        let id = process(root.path(), 10, 1, 5);
+        let mut proc = Proc::open(root.path()).unwrap();
+        let mut processes = Processes::default();
+        processes.scan(&mut proc, &At(0)).unwrap();
+        fs::write(root.path().join("10/stat"), "nonsense").unwrap();
+        let (count, error) = processes.scan(&mut proc, &At(0)).unwrap().unwrap();
+        assert_eq!((count, error.kind()), (1, io::ErrorKind::InvalidData));
+        assert!(processes.is_stale(id) && processes.presence(id) == Presence::Here);
+        process(root.path(), 10, 1, 5);
+        processes.scan(&mut proc, &At(0)).unwrap();
+        assert!(!processes.is_stale(id));
+    }
+
+    #[test]
+    fn parents_are_read_before_their_children_whatever_their_pids() {
+        let root = tempfile::tempdir().unwrap();
+        for (pid, start) in [(10, 300), (20, 100), (30, 200)] {
+            process(root.path(), pid, 1, start);
+        }
+        let mut proc = Proc::open(root.path()).unwrap();
+        let mut processes = Processes::default();
+        processes.scan(&mut proc, &At(0)).unwrap();
+        process(root.path(), 5, 30, 400);
+        proc.pids(&mut processes.listed).unwrap();
+        let order: Vec<_> = processes.parents_first().into_iter().map(|(_, pid, _)| pid).collect();
+        assert_eq!(order, [20, 30, 10, 5]);
+    }
+
+    #[test]
+    fn as_many_files_are_held_as_may_be_and_those_of_others_are_closed() {
+        let root = tempfile::tempdir().unwrap();
+        let ids = [10, 11, 12].map(|pid| process(root.path(), pid, 1, 5));
+        let mut proc = Proc::open(root.path()).unwrap();
+        let mut processes = Processes::holding(2);
+        let mut held = |hold: &[Identity]| {
+            processes.hold(hold);
+            processes.scan(&mut proc, &At(0)).unwrap();
+            processes.all.iter().filter(|process| process.file.is_some()).count()
+        };
+        assert_eq!([held(&[]), held(&ids), held(&ids), held(&[ids[0]]), held(&[])], [0, 2, 2, 1, 0]);
+    }
+}

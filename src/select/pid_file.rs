@@ -65,7 +65,8 @@ impl PidFile {
     }
 
     fn accepts(&self, file: &Pidfile, stat: &Stat, view: &mut View) -> bool {
-        if self.accepted.contains(&stat.id) || !is_stale(file, stat, view) {
+        let booted = view.clock.realtime().saturating_sub(view.clock.boottime());
+        if self.accepted.contains(&stat.id) || !is_stale(file, stat, booted) {
             return true;
         }
         let skipped = self.stale == StalePolicy::Skip;
@@ -79,10 +80,9 @@ impl PidFile {
     }
 }
 
-/// Whether the process is plainly younger than the file. A file on tmpfs that seems older than the boot is not: the wall
-/// clock was stepped since.
-fn is_stale(file: &Pidfile, stat: &Stat, view: &View) -> bool {
-    let booted = view.clock.realtime().saturating_sub(view.clock.boottime());
+/// Whether the process is plainly younger than the file, the host having booted at a time (ns since the epoch). A file on
+/// tmpfs that seems older than the boot is not: the wall clock was stepped since.
+fn is_stale(file: &Pidfile, stat: &Stat, booted: u64) -> bool {
     let started = booted.saturating_add(stat.id.start.saturating_mul(TICK));
     let clock_was_stepped = file.on_tmpfs && file.written < booted;
     started > file.written.saturating_add(STALE_AFTER) && !clock_was_stepped
@@ -94,5 +94,41 @@ pub(super) fn name_of(path: &Path) -> String {
     match name.split_once('.') {
         Some((start, _)) if !start.is_empty() => clean(start),
         _ => clean(&name),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    const SECOND: u64 = 1_000_000_000;
+    const BOOTED: u64 = 1_700_000_000 * SECOND;
+
+    /// A process that started so many seconds after boot.
+    fn started(after: u64) -> Stat {
+        let text = format!("7 (x) S 1 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 {} 0 5\n", after * 100);
+        Stat::parse(text.as_bytes()).unwrap()
+    }
+
+    #[test]
+    fn a_process_much_younger_than_its_pidfile_is_another_one() {
+        let written = |written, on_tmpfs| Pidfile { pids: vec![7], instead: None, written, on_tmpfs };
+        let file = written(BOOTED + 100 * SECOND, false);
+        for (after, stale) in [(10, false), (100, false), (160, false), (161, true), (5000, true)] {
+            assert_eq!(is_stale(&file, &started(after), BOOTED), stale, "started {after} s after boot");
+        }
+        // Written before the boot: left over on a disk, but on tmpfs the clock was stepped.
+        assert!(is_stale(&written(BOOTED - SECOND, false), &started(100), BOOTED));
+        assert!(!is_stale(&written(BOOTED - SECOND, true), &started(100), BOOTED));
+        assert!(is_stale(&written(BOOTED + SECOND, true), &started(100), BOOTED));
+    }
+
+    #[test]
+    fn a_pidfile_is_called_by_its_name_up_to_the_first_dot() {
+        let cases = [("/run/nginx.pid", "nginx"), ("a.b.c", "a"), ("/x/noext", "noext"), ("/x/.hidden", ".hidden")];
+        for (path, name) in cases {
+            assert_eq!(name_of(Path::new(path)), name, "{path}");
+        }
     }
 }
