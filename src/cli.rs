@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::config::values::{Accounting, Fields, FileName, Interval, Measurement, Named, Pid, Tag, TagKey};
+use crate::config::values::{Accounting, Fields, FileName, Interval, Named, Pid, Tag, TagKey};
+use crate::output::Measurement;
 use crate::select::{ProcessPattern, UnitGlob};
 
 /// What process trees on Linux really use, as line protocol, for Telegraf's inputs.execd.

@@ -13,6 +13,7 @@ pub mod encode;
 pub mod host;
 pub mod kernel;
 pub mod log;
+pub mod output;
 pub mod processes;
 pub mod prompt;
 pub mod select;

@@ -4,8 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::account::{CgroupMeter, Rate};
 use crate::kernel::stat::Identity;
+use crate::output::Output;
 use crate::processes::{Presence, Processes};
-use crate::select::{Member, Output, Root};
+use crate::select::{Member, Root};
 
 /// A series' members, counters and gauges.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]

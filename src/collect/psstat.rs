@@ -2,68 +2,13 @@
 
 use std::io;
 
-use serde::{Deserialize, Serialize};
-
 use crate::account::Sight;
 use crate::encode::Value;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Stat;
+use crate::output::PsstatField;
 use crate::processes::Processes;
 use crate::series::Series;
-
-/// The measurement's fields.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "snake_case")]
-#[value(rename_all = "snake_case")]
-pub enum PsstatField {
-    /// Cores (1.0 is one) used since the last gather.
-    PCpu,
-    /// Share of MemTotal by summed RSS.
-    PMem,
-    /// Live processes; zombies are not.
-    NProc,
-    /// Dead processes that wait to be reaped.
-    NZombie,
-    /// CPU used, ns; only grows.
-    CpuTime,
-    /// Processes born in the tree; only grows.
-    Started,
-    /// Processes of the tree that are gone; only grows.
-    Exited,
-    /// Times that a root was replaced by another process; only grows.
-    Restarts,
-}
-
-impl PsstatField {
-    /// All of them, in the order of a line.
-    pub const ALL: [Self; 8] = [
-        Self::PCpu,
-        Self::PMem,
-        Self::NProc,
-        Self::NZombie,
-        Self::CpuTime,
-        Self::Started,
-        Self::Exited,
-        Self::Restarts,
-    ];
-    /// Those written when nothing else is asked for.
-    pub const DEFAULT: [Self; 3] = [Self::PCpu, Self::PMem, Self::NProc];
-
-    /// The field's key.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::PCpu => "p_cpu",
-            Self::PMem => "p_mem",
-            Self::NProc => "n_proc",
-            Self::NZombie => "n_zombie",
-            Self::CpuTime => "cpu_time",
-            Self::Started => "started",
-            Self::Exited => "exited",
-            Self::Restarts => "restarts",
-        }
-    }
-}
 
 /// What a member has used, for the accounting rule.
 ///

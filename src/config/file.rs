@@ -9,7 +9,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::environment;
-use super::values::{Accounting, Fields, FileName, Interval, Measurement, Pid, TagKey};
+use super::values::{Accounting, Fields, FileName, Interval, Pid, TagKey};
+use crate::output::Measurement;
 use crate::select::{CgroupGlob, ExeGlob, ProcessPattern, StalePolicy, UnitGlob};
 
 /// What `--sample-config` prints.

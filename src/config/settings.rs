@@ -6,13 +6,13 @@ use std::time::Duration;
 use anyhow::{anyhow, bail};
 
 use super::file::{self, ConfigFile, Instance, TargetTable};
-use super::values::{Fields, Interval, Measurement, Named, TagKey};
+use super::values::{Fields, Interval, Named, TagKey};
 use crate::cache::{CacheFile, digest_of};
 use crate::cli::Arguments;
-use crate::collect::psstat::PsstatField;
 use crate::encode::{Tags, clean};
 use crate::log::{Level, say};
-use crate::select::{Filters, Output, PidDir, PidFile, Source, StalePolicy, Target, User};
+use crate::output::{Measurement, Output, PsstatField};
+use crate::select::{Filters, PidDir, PidFile, Source, StalePolicy, Target, User};
 
 /// What the plugin is to do.
 #[derive(Debug)]

@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
-use crate::collect::psstat::PsstatField;
+use crate::output::PsstatField;
 
 /// Makes a type that parses from text deserialize from a string, its message being the error's.
 macro_rules! from_string {
@@ -42,14 +42,6 @@ impl FromStr for Pid {
         let number: i64 = text.parse().map_err(|_| format!("{text:?} is not a pid"))?;
         number.try_into()
     }
-}
-
-/// What is collected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
-#[serde(rename_all = "lowercase")]
-pub enum Measurement {
-    /// The tree as a few small fields.
-    Psstat,
 }
 
 /// Where the accounting learns of the dead.

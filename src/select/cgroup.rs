@@ -60,13 +60,19 @@ impl CgroupGlob {
                 !matches // what lies in a match belongs to it
             })
         });
-        let named = found.into_iter().map(|path| Found { name: Some(name_of(&path)), ..group(&path, view) });
-        let named: Vec<_> = named.collect();
-        if named.is_empty() && self.is_literal() {
-            let name = Some(name_of(Path::new(&self.text)));
-            return vec![Found { name, how: How::Cgroup, ..Found::default() }];
+        groups(found, self.is_literal().then_some(&self.text), view)
+    }
+}
+
+/// The processes of each cgroup found, under its own name; of the one that was meant, if it is not there, none.
+pub(super) fn groups(found: Vec<PathBuf>, meant: Option<&String>, view: &mut View) -> Vec<Found> {
+    let named = found.into_iter().map(|path| Found { name: Some(name_of(&path)), ..group(&path, view) });
+    let named: Vec<_> = named.collect();
+    match meant {
+        Some(meant) if named.is_empty() => {
+            vec![Found { name: Some(name_of(Path::new(meant))), how: How::Cgroup, ..Found::default() }]
         }
-        named
+        _ => named,
     }
 }
 

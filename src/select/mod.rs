@@ -22,15 +22,12 @@ pub use pid_file::{PidFile, StalePolicy};
 pub use systemd_unit::UnitGlob;
 pub use tree::{Member, Root};
 
-use serde::{Deserialize, Serialize};
-
-use crate::collect::psstat::PsstatField;
-use crate::config::values::Measurement;
 use crate::encode::Tags;
 use crate::kernel::clock::Clock;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
 use crate::log::Complaints;
+use crate::output::Output;
 use crate::processes::Processes;
 
 /// Where a target looks.
@@ -69,40 +66,6 @@ pub struct Target {
     pub output: Output,
     /// The last name under which something was found, for a target that has no name of its own.
     last_name: Option<String>,
-}
-
-/// How a target's series are written.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Output {
-    /// The key of the tag with the name.
-    pub name_tag: String,
-    /// The tags besides the name.
-    pub tags: Tags,
-    /// The measurements wanted.
-    pub collect: Vec<Measurement>,
-    /// psstat's fields.
-    pub psstat_fields: Vec<PsstatField>,
-}
-
-impl Output {
-    fn tags_of(&self, name: &str) -> Tags {
-        let mut tags = self.tags.clone();
-        tags.set(&self.name_tag, name);
-        tags
-    }
-
-    fn join(&mut self, other: &Self) {
-        unite(&mut self.collect, &other.collect);
-        unite(&mut self.psstat_fields, &other.psstat_fields);
-    }
-}
-
-fn unite<T: Copy + PartialEq>(all: &mut Vec<T>, more: &[T]) {
-    for one in more {
-        if !all.contains(one) {
-            all.push(*one);
-        }
-    }
 }
 
 /// What selectors see of the host.

@@ -6,8 +6,8 @@ use std::str::FromStr;
 use globset::GlobMatcher;
 use serde::Deserialize;
 
-use super::cgroup::{group, in_first_hierarchy, name_of};
-use super::{Found, How, View, filter};
+use super::cgroup::{groups, in_first_hierarchy};
+use super::{Found, View, filter};
 use crate::kernel::cgroup;
 
 /// The kinds of unit that have a cgroup (systemd.unit(5)).
@@ -54,11 +54,7 @@ impl UnitGlob {
     /// The processes of each unit that matches, under its name. A unit that does not run has no cgroup.
     pub(super) fn find(&self, view: &mut View) -> Vec<Found> {
         let found = in_first_hierarchy(view, |root, found| self.units(root, found));
-        if found.is_empty() && self.is_literal() {
-            let name = Some(name_of(Path::new(&self.text)));
-            return vec![Found { name, how: How::Cgroup, ..Found::default() }];
-        }
-        found.into_iter().map(|path| Found { name: Some(name_of(&path)), ..group(&path, view) }).collect()
+        groups(found, self.is_literal().then_some(&self.text), view)
     }
 
     fn units(&self, root: &Path, found: &mut Vec<PathBuf>) -> std::io::Result<()> {

@@ -1,0 +1,104 @@
+//! How a series is written: its tags, the measurements wanted of it, and their fields.
+
+use serde::{Deserialize, Serialize};
+
+use crate::encode::Tags;
+
+/// How a target's series are written.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Output {
+    /// The key of the tag with the name.
+    pub name_tag: String,
+    /// The tags besides the name.
+    pub tags: Tags,
+    /// The measurements wanted.
+    pub collect: Vec<Measurement>,
+    /// psstat's fields.
+    pub psstat_fields: Vec<PsstatField>,
+}
+
+impl Output {
+    /// The tags of what is found under a name.
+    #[must_use]
+    pub fn tags_of(&self, name: &str) -> Tags {
+        let mut tags = self.tags.clone();
+        tags.set(&self.name_tag, name);
+        tags
+    }
+
+    /// Wants what another wants too.
+    pub fn join(&mut self, other: &Self) {
+        unite(&mut self.collect, &other.collect);
+        unite(&mut self.psstat_fields, &other.psstat_fields);
+    }
+}
+
+fn unite<T: Copy + PartialEq>(all: &mut Vec<T>, more: &[T]) {
+    for one in more {
+        if !all.contains(one) {
+            all.push(*one);
+        }
+    }
+}
+
+/// What is collected.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Measurement {
+    /// The tree as a few small fields.
+    Psstat,
+}
+
+/// The fields of psstat.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+#[value(rename_all = "snake_case")]
+pub enum PsstatField {
+    /// Cores (1.0 is one) used since the last gather.
+    PCpu,
+    /// Share of MemTotal by summed RSS.
+    PMem,
+    /// Live processes; zombies are not.
+    NProc,
+    /// Dead processes that wait to be reaped.
+    NZombie,
+    /// CPU used, ns; only grows.
+    CpuTime,
+    /// Processes born in the tree; only grows.
+    Started,
+    /// Processes of the tree that are gone; only grows.
+    Exited,
+    /// Times that a root was replaced by another process; only grows.
+    Restarts,
+}
+
+impl PsstatField {
+    /// All of them, in the order of a line.
+    pub const ALL: [Self; 8] = [
+        Self::PCpu,
+        Self::PMem,
+        Self::NProc,
+        Self::NZombie,
+        Self::CpuTime,
+        Self::Started,
+        Self::Exited,
+        Self::Restarts,
+    ];
+    /// Those written when nothing else is asked for.
+    pub const DEFAULT: [Self; 3] = [Self::PCpu, Self::PMem, Self::NProc];
+
+    /// The field's key.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::PCpu => "p_cpu",
+            Self::PMem => "p_mem",
+            Self::NProc => "n_proc",
+            Self::NZombie => "n_zombie",
+            Self::CpuTime => "cpu_time",
+            Self::Started => "started",
+            Self::Exited => "exited",
+            Self::Restarts => "restarts",
+        }
+    }
+}
