@@ -68,19 +68,19 @@ impl Balance {
     /// What the parent is charged when this process is reaped, so far as it is known: with what was counted of its
     /// children and did not show in its own text yet.
     fn life(&self) -> u64 {
-        self.own + self.reaped + self.owed + self.gone
+        self.own.saturating_add(self.reaped).saturating_add(self.owed).saturating_add(self.gone)
     }
 
     /// Takes over the life of a child that is gone.
     fn lose(&mut self, child: &Self, late: bool) {
-        self.gone += child.life();
-        self.orphaned += child.gone;
-        self.late += if late { child.life() } else { child.late };
+        self.gone = self.gone.saturating_add(child.life());
+        self.orphaned = self.orphaned.saturating_add(child.gone);
+        self.late = self.late.saturating_add(if late { child.life() } else { child.late });
     }
 
     /// What is used by the gone and not charged to this process, as of a reading.
     fn due(&self, reaped: u64) -> u64 {
-        (self.owed + self.gone).saturating_sub(reaped.saturating_sub(self.reaped))
+        (self.owed.saturating_add(self.gone)).saturating_sub(reaped.saturating_sub(self.reaped))
     }
 
     /// What an ancestor may have been charged for instead of this process: to meet with the ancestor's Δreaped. It may be
@@ -103,11 +103,11 @@ impl Balance {
         let own = own.max(self.own);
         let reaped = reaped.max(self.reaped);
         let used = own - self.own;
-        let unseen = (reaped - self.reaped).saturating_sub(self.owed + self.gone);
+        let unseen = (reaped - self.reaped).saturating_sub(self.owed.saturating_add(self.gone));
         let due = self.due(reaped);
-        let owed = if stale { due } else { due.min(SLACK + self.late) };
+        let owed = if stale { due } else { due.min(SLACK.saturating_add(self.late)) };
         *self = Self { own, reaped, owed, ..Self::default() };
-        used + unseen
+        used.saturating_add(unseen)
     }
 }
 

@@ -26,13 +26,10 @@ use crate::kernel::stat::Stat;
 use crate::log::{Complaints, Level, say};
 use crate::output::Measurement;
 use crate::processes::Processes;
-use crate::prompt::{Bell, Prompt, Prompts};
+use crate::prompt::{Bell, PRIMING, Prompt, Prompts};
 use crate::select::{Member, Selected, Target, View, select};
 use crate::series::{Reading, Sample, Samples, Series};
 use crate::write::Writer;
-
-/// A first gather shows a CPU only if this much time has passed since the counters were primed.
-const PRIMING: Duration = Duration::from_secs(1);
 
 /// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
 const LAST_WORDS: Duration = Duration::from_secs(8);
@@ -48,6 +45,8 @@ pub struct Agent {
     cache: Option<Cache>,
     /// CLOCK_MONOTONIC (ns) of the last look at the processes. `None`: what is there at the next one is not new.
     looked: Option<u64>,
+    /// How many files of /proc may be held open.
+    holdable: usize,
 }
 
 /// Runs until a stop is asked for or stdout is closed.
@@ -119,18 +118,24 @@ impl Agent {
         let mut agent = Self {
             host,
             targets: settings.targets,
-            processes: Processes::holding(holdable),
+            processes: Processes::default(),
+            holdable,
             ledger: Ledger::default(),
             series: BTreeMap::new(),
             complaints: Complaints::default(),
             cache: None,
             looked: None,
         };
+        agent.hold_files_of_a_real_proc_only();
         if let Some((cache, state)) = cache {
             agent.cache = Some(cache);
             agent.resume(state);
         }
         agent
+    }
+
+    fn hold_files_of_a_real_proc_only(&mut self) {
+        self.processes.hold_at_most(if self.host.proc.is_procfs() { self.holdable } else { 0 });
     }
 
     /// Goes on from what a cache file remembers.
@@ -283,7 +288,10 @@ impl Agent {
     /// The lines of all series; those that are over are forgotten.
     fn lines(&mut self, realtime: u64) -> Vec<u8> {
         let mem_total = self.host.proc.mem_total();
-        let mem_total = mem_total.map_err(|error| self.complaints.add(format!("p_mem is left out: {error}"))).ok();
+        let meminfo = self.host.proc.root().join("meminfo");
+        let mem_total = mem_total
+            .map_err(|error| self.complaints.add(format!("p_mem is left out: {}: {error}", meminfo.display())))
+            .ok();
         let written = self.series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
         let psstat = written.filter(|(_, series)| series.output.collect.contains(&Measurement::Psstat));
         let points = psstat.map(|(tags, series)| Point {
@@ -327,6 +335,7 @@ impl Agent {
         }
         self.targets = settings.targets;
         self.processes.hold(&[]); // what is held open may lie below another root
+        self.hold_files_of_a_real_proc_only();
         self.looked = None; // what the new targets find is not new
         self.observe();
         say(Level::Info, "The configuration was read again");

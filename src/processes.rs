@@ -51,10 +51,9 @@ struct Process {
 }
 
 impl Processes {
-    /// A table that may hold so many stat files open.
-    #[must_use]
-    pub fn holding(holdable: usize) -> Self {
-        Self { holdable, ..Self::default() }
+    /// Holds no more than so many stat files open, from the next scan on.
+    pub fn hold_at_most(&mut self, holdable: usize) {
+        self.holdable = holdable;
     }
 
     /// Goes on from a table whose last listings were taken at these times.
@@ -319,7 +318,8 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let ids = [10, 11, 12].map(|pid| process(root.path(), pid, 1, 5));
         let mut proc = Proc::open(root.path()).unwrap();
-        let mut processes = Processes::holding(2);
+        let mut processes = Processes::default();
+        processes.hold_at_most(2);
         let mut held = |hold: &[Identity]| {
             processes.hold(hold);
             processes.scan(&mut proc, &At(0)).unwrap();

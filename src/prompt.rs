@@ -17,6 +17,9 @@ use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_unti
 /// Hints come in bursts; the processes behind them are looked at no more often than this.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
 
+/// A first gather shows a CPU only if this much time has passed since the counters were primed.
+pub const PRIMING: Duration = Duration::from_secs(1);
+
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prompt {
@@ -121,7 +124,7 @@ impl Prompts {
                 if matches!(stdin_type(), Some(FileType::Fifo | FileType::Socket)) {
                     hear_stdin(bell.clone(), false)?;
                 }
-                Some(every(period))
+                Some(every(period, period.max(PRIMING)))
             }
             Pace::Once => {
                 bell.with(|asked| asked.gather = true);
@@ -140,7 +143,7 @@ impl Prompts {
     /// Gathers by this clock from now on.
     pub fn set_period(&mut self, period: Duration) {
         if self.clock.as_ref().is_some_and(|clock| clock.period() != period) {
-            self.clock = Some(every(period));
+            self.clock = Some(every(period, period));
         }
     }
 
@@ -197,8 +200,8 @@ fn take(asked: &mut Asked, may_observe: bool) -> Option<Prompt> {
     }
 }
 
-fn every(period: Duration) -> Interval {
-    let mut clock = interval_at(Instant::now() + period, period);
+fn every(period: Duration, first: Duration) -> Interval {
+    let mut clock = interval_at(Instant::now() + first, period);
     clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
     clock
 }

@@ -151,10 +151,10 @@ impl Series {
             self.rate = Rate::since(previous);
         }
         let credits = reading.members.iter().filter_map(|member| self.credit(member, &reading));
-        self.cpu_time += credits.map(|sample| sample.charge).sum::<u64>();
+        self.cpu_time = credits.fold(self.cpu_time, |sum, sample| sum.saturating_add(sample.charge));
         let (started, exited) = (self.births(&reading), self.deaths(&reading));
-        self.started += started;
-        self.exited += exited;
+        self.started = self.started.saturating_add(started);
+        self.exited = self.exited.saturating_add(exited);
         self.count_restarts(&reading);
         self.gauge(&reading);
         if let Some(usages) = reading.usages {
@@ -200,10 +200,10 @@ impl Series {
         let is_member = |id: &Root| reading.members.binary_search_by_key(id, |member| member.id).is_ok();
         let lost = count(&self.top, |root| !is_member(root));
         let gained = count(&reading.top, |root| !self.has(*root));
-        self.vacancies += lost;
+        self.vacancies = self.vacancies.saturating_add(lost);
         let replaced = self.vacancies.min(gained);
         self.vacancies -= replaced;
-        self.restarts += replaced;
+        self.restarts = self.restarts.saturating_add(replaced);
     }
 
     fn gauge(&mut self, reading: &Reading) {
@@ -211,7 +211,7 @@ impl Series {
         self.zombies = stats().map(|stat| u64::from(stat.is_zombie())).sum();
         self.live = stats().map(|stat| u64::from(!stat.is_zombie())).sum();
         let samples = reading.members.iter().filter_map(|member| reading.samples.get(member.id));
-        self.rss = samples.map(|sample| sample.rss).sum();
+        self.rss = samples.fold(0, |sum: u64, sample| sum.saturating_add(sample.rss));
     }
 
     fn has(&self, id: Identity) -> bool {

@@ -26,8 +26,8 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
     Sight {
         id: stat.id,
         ppid: stat.ppid,
-        own: (stat.utime + stat.stime).max(exact.unwrap_or(0)),
-        reaped: stat.cutime + stat.cstime,
+        own: stat.utime.saturating_add(stat.stime).max(exact.unwrap_or(0)),
+        reaped: stat.cutime.saturating_add(stat.cstime),
         zombie: stat.is_zombie(),
         newborn: processes.is_newborn(stat.id),
         stale: processes.is_stale(stat.id),

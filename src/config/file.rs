@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, anyhow, bail};
@@ -9,9 +11,11 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::environment;
-use super::values::{Accounting, Fields, FileName, Interval, Pid, TagKey};
-use crate::output::Measurement;
+use super::values::{Accounting, Fields, FileName, Interval, Measurements, Pid, TagKey};
 use crate::select::{CgroupGlob, ExeGlob, ProcessPattern, StalePolicy, UnitGlob};
+
+/// A larger file is no configuration.
+const LENGTH_MAX: u64 = 1024 * 1024;
 
 /// What `--sample-config` prints.
 pub(super) const SAMPLE: &str = include_str!("../../plugin.conf.example");
@@ -27,14 +31,14 @@ struct Document {
 #[serde(deny_unknown_fields)]
 struct Inputs {
     #[serde(default)]
-    taskstats: Vec<Instance>,
+    taskstats: Vec<Spanned<Instance>>,
 }
 
 /// One `[[inputs.taskstats]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Instance {
-    pub(super) collect: Option<Vec<Measurement>>,
+    pub(super) collect: Option<Measurements>,
     pub(super) psstat_fields: Option<Fields>,
     pub(super) accounting: Option<Accounting>,
     pub(super) name_tag: Option<TagKey>,
@@ -68,7 +72,7 @@ pub(super) struct TargetTable {
     pub(super) cmdline: Option<ProcessPattern>,
     pub(super) exe: Option<ExeGlob>,
     pub(super) user: Option<String>,
-    pub(super) collect: Option<Vec<Measurement>>,
+    pub(super) collect: Option<Measurements>,
     pub(super) psstat_fields: Option<Fields>,
     pub(super) name_tag: Option<TagKey>,
     #[serde(default)]
@@ -79,7 +83,7 @@ pub(super) struct TargetTable {
 #[derive(Debug)]
 pub(super) struct ConfigFile {
     pub(super) path: PathBuf,
-    pub(super) instances: Vec<Instance>,
+    pub(super) instances: Vec<Spanned<Instance>>,
     text: String,
 }
 
@@ -106,12 +110,26 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<ConfigFile>> {
 }
 
 fn read_one(path: &Path) -> anyhow::Result<ConfigFile> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("Cannot read {}", path.display()))?;
+    let text = read_text(path).with_context(|| format!("Cannot read {}", path.display()))?;
     let text = environment::expand(&text, |name| std::env::var(name))
         .map_err(|(line, message)| anyhow!("{}:{line}: {message}", path.display()))?;
     let document: Document =
         parse(&text).map_err(|wrong| anyhow!("{}: {}", wrong.place(path, &text), wrong.message))?;
     Ok(ConfigFile { path: path.to_owned(), instances: document.inputs.taskstats, text })
+}
+
+/// The text of a file, which may be a pipe, but not an endless one.
+fn read_text(path: &Path) -> io::Result<String> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(LENGTH_MAX + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LENGTH_MAX {
+        return Err(io::Error::other("it is larger than 1 MiB, so it is no configuration"));
+    }
+    String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes().iter().take(error.utf8_error().valid_up_to());
+        let line = before.filter(|byte| **byte == b'\n').count() + 1;
+        io::Error::other(format!("line {line} is not UTF-8: save it as UTF-8"))
+    })
 }
 
 /// What is wrong with a file, and where.
@@ -151,13 +169,16 @@ fn in_words(path: &str, message: &str) -> String {
     if let Some(rest) = message.strip_prefix("unknown field ") {
         return unknown_key(&path, rest);
     }
-    if message == "invalid type: map, expected a sequence" {
-        return format!("{path}: there may be several of it: write [[{path}]]");
+    if !message.starts_with("invalid type") {
+        return format!("{path}: {message}");
     }
-    match example_of(&path).filter(|_| message.starts_with("invalid type")) {
-        Some(example) => format!("{path}: {message}; write it like this: {example}"),
-        None => format!("{path}: {message}"),
-    }
+    let instead = match example_of(&path) {
+        Some(example) if !example.ends_with("\"\"") => format!("write it like this: {example}"),
+        Some(_) => "put it in quotes".to_owned(),
+        None if message.ends_with("a sequence") => format!("there may be several of it: write [[{path}]]"),
+        None => format!("write it as a table: [{path}]"),
+    };
+    format!("{path}: {message}; {instead}")
 }
 
 /// The line of the sample configuration that sets the last key of a path.
@@ -204,11 +225,12 @@ mod tests {
     #[test]
     fn the_sample_parses_as_given_and_with_every_default_uncommented() {
         let given = parse(SAMPLE).unwrap_or_else(|wrong| panic!("{}", wrong.message));
-        assert!(given.inputs.taskstats.iter().all(|instance| instance.target.is_empty()));
+        assert!(given.inputs.taskstats.iter().all(|instance| instance.as_ref().target.is_empty()));
         let text = uncommented();
         let all =
             parse(&text).unwrap_or_else(|wrong| panic!("{}: {}", wrong.place(Path::new("x"), &text), wrong.message));
         let [instance] = all.inputs.taskstats.as_slice() else { panic!("not one instance") };
+        let instance = instance.as_ref();
         assert!(instance.target.len() > 5 && instance.collect.is_some() && instance.sys_root.is_some());
     }
 
@@ -244,10 +266,10 @@ mod tests {
             (
                 "[[inputs.taskstats]]\n\ninterval = 10",
                 3,
-                "invalid type: integer `10`, expected a string; write it like this: interval = ",
+                "invalid type: integer `10`, expected a string; put it in quotes",
             ),
             (&format!("{target}pid = \"7\""), 3, "inputs.taskstats[0].target[0].pid: invalid type: string \"7\""),
-            (&format!("{target}pid = 0"), 3, "0 is not a pid: it must be 1 or more"),
+            (&format!("{target}pid = 0"), 3, "0 is not a pid: pids are 1 to 2147483647"),
             (&format!("{target}pattern = \"(\""), 3, "\"(\" is not a regular expression (unclosed group)"),
             (&format!("{target}exe = \"[\""), 3, "\"[\" is not a glob"),
             (&format!("{target}cgroup = \"../x\""), 3, "leaves the hierarchy"),

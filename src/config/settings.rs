@@ -1,18 +1,20 @@
 //! Files and flags, validated and put together.
 
-use std::path::PathBuf;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use toml::Spanned;
 
 use super::file::{self, ConfigFile, Instance, TargetTable};
-use super::values::{Fields, Interval, Named, TagKey};
+use super::values::{Fields, Interval, Measurements, Named, TagKey};
 use crate::cache::{CacheFile, digest_of};
 use crate::cli::Arguments;
 use crate::encode::{Tags, clean};
 use crate::log::{Level, say};
 use crate::output::{Measurement, Output, PsstatField};
-use crate::select::{Filters, PidDir, PidFile, Source, StalePolicy, Target, User};
+use crate::select::{Filters, PidDir, PidFile, Source, Target, User};
 
 /// What the plugin is to do.
 #[derive(Debug)]
@@ -77,7 +79,7 @@ impl One<'_> {
     fn of<T: PartialEq>(&self, flag: Option<T>, get: impl Fn(&Instance) -> Option<T>) -> anyhow::Result<Option<T>> {
         let mut found: Option<(T, &ConfigFile)> = None;
         for file in self.files {
-            for value in file.instances.iter().filter_map(&get) {
+            for value in file.instances.iter().filter_map(|instance| get(instance.as_ref())) {
                 match &found {
                     Some((first, at)) if *first != value => bail!(
                         "{} is set in {} and otherwise in {}: it is one for the whole plugin, set it once",
@@ -96,21 +98,22 @@ impl One<'_> {
 
 fn targets(arguments: &Arguments, files: &[ConfigFile], alone: bool) -> anyhow::Result<Vec<Target>> {
     let flags = Flags { arguments, alone };
-    let mut targets = flags.targets(&flags.output(&Instance::default())?)?;
-    let mut default_output = None;
+    // What flags select, and what is selected if nothing is, is written as the first instance says.
+    let default = Instance::default();
+    let first = files.iter().flat_map(|file| &file.instances).map(Spanned::as_ref).next().unwrap_or(&default);
+    let mut targets = flags.targets(first)?;
     for file in files {
-        for instance in &file.instances {
-            let output = flags.output(instance).map_err(|error| anyhow!("{}: {error}", file.path.display()))?;
+        let at = |span: Range<usize>, error: anyhow::Error| anyhow!("{}: {error}", file.place(span.start));
+        for spanned in &file.instances {
+            let instance = spanned.as_ref();
+            let output = flags.output(instance).map_err(|error| at(spanned.span(), error))?;
             for table in &instance.target {
-                let place = || file.place(table.span().start);
-                let target = target(table.as_ref(), instance, &output).map_err(|error| anyhow!("{}: {error}", place()));
-                targets.push(target?);
+                targets.push(target(table.as_ref(), instance, &output).map_err(|error| at(table.span(), error))?);
             }
-            default_output.get_or_insert(output);
         }
     }
     if targets.is_empty() {
-        let output = default_output.map_or_else(|| flags.output(&Instance::default()), Ok)?;
+        let output = flags.output(first)?;
         targets.push(Target::new("services".to_owned(), None, Source::Services, Filters::default(), output));
     }
     for pattern in targets.iter().filter_map(|target| target.filters.pattern.as_ref()) {
@@ -154,13 +157,15 @@ impl Flags<'_> {
         let name_tag = name_tag.map_or_else(|| "process_name".to_owned(), |key| clean(&key.0));
         refuse_name_tag(&tags, &name_tag)?;
         let flag = Some(&self.arguments.collect).filter(|list| !list.is_empty());
-        let collect = measurements_or(flag.or(instance.collect.as_ref()), &[Measurement::Psstat])?;
+        let collect = flag.or(instance.collect.as_ref().map(|Measurements(list)| list));
+        let collect = collect.cloned().unwrap_or_else(|| vec![Measurement::Psstat]);
         Ok(Output { name_tag, tags, collect, psstat_fields: fields_or(fields, &PsstatField::DEFAULT) })
     }
 
-    fn targets(&self, output: &Output) -> anyhow::Result<Vec<Target>> {
+    /// The targets that flags select, as an instance says where flags do not.
+    fn targets(&self, instance: &Instance) -> anyhow::Result<Vec<Target>> {
+        let output = self.output(instance)?;
         let Arguments { pid, pid_file, pid_dir, pattern, systemd, .. } = self.arguments;
-        let stale = StalePolicy::default();
         let table = |name: &Option<String>| TargetTable { name: name.clone(), ..TargetTable::default() };
         let pids = pid.iter().map(|Named { name, value }| TargetTable { pid: Some(*value), ..table(name) });
         let pid_files =
@@ -172,16 +177,7 @@ impl Flags<'_> {
             .iter()
             .map(|Named { name, value }| TargetTable { systemd_unit: Some(value.clone()), ..table(name) });
         let tables = pids.chain(pid_files).chain(pid_dirs).chain(patterns).chain(units);
-        let instance = Instance { pid_file_stale: Some(stale), ..Instance::default() };
-        tables.map(|table| target(&table, &instance, output)).collect()
-    }
-}
-
-fn measurements_or(given: Option<&Vec<Measurement>>, default: &[Measurement]) -> anyhow::Result<Vec<Measurement>> {
-    match given {
-        Some(list) if list.is_empty() => bail!("collect is empty: name a measurement, or leave it out"),
-        Some(list) => Ok(list.clone()),
-        None => Ok(default.to_vec()),
+        tables.map(|table| target(&table, instance, &output)).collect()
     }
 }
 
@@ -202,14 +198,23 @@ fn target(table: &TargetTable, instance: &Instance, defaults: &Output) -> anyhow
     if let Some(TagKey(key)) = &table.name_tag {
         output.name_tag = clean(key);
     }
-    output.collect = measurements_or(table.collect.as_ref(), &output.collect)?;
+    if let Some(Measurements(list)) = &table.collect {
+        output.collect.clone_from(list);
+    }
     output.psstat_fields = fields_or(table.psstat_fields.as_ref(), &output.psstat_fields);
     for (key, value) in &table.tags {
         output.tags.set(&key.0, value);
     }
     refuse_name_tag(&output.tags, &output.name_tag)?;
-    if table.name.as_ref().is_some_and(|name| clean(name).is_empty()) {
-        bail!("name is empty: give one, or leave it out");
+    let is_empty = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new(""));
+    let empty = [
+        ("name", table.name.as_ref().is_some_and(|name| clean(name).is_empty())),
+        ("pid_file", is_empty(&table.pid_file)),
+        ("pid_dir", is_empty(&table.pid_dir)),
+        ("user", table.user.as_deref() == Some("")),
+    ];
+    if let Some((key, _)) = empty.iter().find(|(_, is_empty)| *is_empty) {
+        bail!("{key} is empty: give one, or leave it out");
     }
     let filters = Filters {
         pattern: table.pattern.clone(),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::output::PsstatField;
+use crate::output::{Measurement, PsstatField};
 
 /// Makes a type that parses from text deserialize from a string, its message being the error's.
 macro_rules! from_string {
@@ -31,7 +31,8 @@ impl TryFrom<i64> for Pid {
 
     fn try_from(number: i64) -> Result<Self, String> {
         let pid = i32::try_from(number).ok().filter(|pid| *pid > 0);
-        pid.map(|pid| Self(pid.cast_unsigned())).ok_or_else(|| format!("{number} is not a pid: it must be 1 or more"))
+        pid.map(|pid| Self(pid.cast_unsigned()))
+            .ok_or_else(|| format!("{number} is not a pid: pids are 1 to {}", i32::MAX))
     }
 }
 
@@ -52,6 +53,22 @@ pub enum Accounting {
     Auto,
     /// One scan of /proc per gather.
     Scan,
+}
+
+/// The measurements wanted: at least one.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "Vec<Measurement>")]
+pub struct Measurements(pub Vec<Measurement>);
+
+impl TryFrom<Vec<Measurement>> for Measurements {
+    type Error = String;
+
+    fn try_from(list: Vec<Measurement>) -> Result<Self, String> {
+        if list.is_empty() {
+            return Err("no measurement is named: name one, or leave collect out".to_owned());
+        }
+        Ok(Self(list))
+    }
 }
 
 /// psstat's fields: some by name, or all.

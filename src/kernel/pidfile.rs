@@ -46,6 +46,11 @@ pub fn read(path: &Path) -> io::Result<Pidfile> {
     let mut text = Vec::new();
     let on_tmpfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == TMPFS);
     file.take(LENGTH_MAX).read_to_end(&mut text)?;
+    if text.len() as u64 == LENGTH_MAX {
+        // The last line may be half a number.
+        let whole = text.iter().rposition(|b| *b == b'\n').unwrap_or(text.len());
+        text.truncate(whole);
+    }
     let (pids, instead) = parse(&text);
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     let written = seconds.saturating_mul(1_000_000_000) + u64::try_from(metadata.mtime_nsec()).unwrap_or(0);

@@ -7,8 +7,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
-use ::procfs::FromRead;
-use rustix::fs::{Mode, OFlags, RawDir, SeekFrom, openat, readlinkat, seek};
+use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, RawDir, SeekFrom, fstatfs, openat, readlinkat, seek};
 use rustix::io::{pread, read};
 
 use super::stat::{Stat, decimal};
@@ -44,6 +43,12 @@ impl Proc {
     #[must_use]
     pub fn root(&self) -> &Path {
         &self.root
+    }
+
+    /// Whether it is a real one: there, a file held open says when its process is gone.
+    #[must_use]
+    pub fn is_procfs(&self) -> bool {
+        fstatfs(&self.directory).is_ok_and(|fs| fs.f_type == PROC_SUPER_MAGIC)
     }
 
     /// The pids that exist, ascending (getdents64(2) of the directory).
@@ -155,9 +160,13 @@ impl Proc {
     /// MemTotal of `/proc/meminfo`, bytes.
     ///
     /// # Errors
-    /// The file cannot be read or parsed.
-    pub fn mem_total(&self) -> Result<u64, ::procfs::ProcError> {
-        Ok(::procfs::Meminfo::from_file(self.root.join("meminfo"))?.mem_total)
+    /// The file cannot be read, or does not say.
+    pub fn mem_total(&self) -> io::Result<u64> {
+        let text = std::fs::read(self.root.join("meminfo"))?;
+        let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"MemTotal:"));
+        let kibibytes = line.and_then(|line| decimal(line.trim_ascii().strip_suffix(b" kB")?));
+        let bytes = kibibytes.and_then(|kibibytes| kibibytes.checked_mul(1024)).filter(|bytes| *bytes > 0);
+        bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no MemTotal in kB"))
     }
 
     /// `/proc/sys/kernel/random/boot_id`: another one after each boot.
@@ -211,6 +220,7 @@ fn as_path(path: &[u8; 32]) -> &CStr {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use ::procfs::Current;
 
     fn real() -> Proc {
         Proc::open(Path::new("/proc")).unwrap()
@@ -236,7 +246,7 @@ mod tests {
         assert_eq!(proc.exe(me).unwrap().unwrap(), exe.as_os_str());
         let words: Vec<_> = std::env::args().collect();
         assert_eq!(String::from_utf8(proc.cmdline(me).unwrap().unwrap()).unwrap(), words.join(" "));
-        assert!(proc.mem_total().unwrap() > 1 << 20);
+        assert_eq!(proc.mem_total().unwrap(), ::procfs::Meminfo::current().unwrap().mem_total);
         assert_eq!(proc.boot_id().unwrap().len(), 36);
     }
 

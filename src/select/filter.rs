@@ -24,6 +24,9 @@ impl FromStr for ProcessPattern {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err("an empty regular expression matches everything: write \".\" if that is meant".to_owned());
+        }
         Regex::new(text).map(Self).map_err(|error| {
             let reason = error.to_string();
             let reason = reason.lines().last().unwrap_or_default().trim_start_matches("error: ");
@@ -71,7 +74,9 @@ impl TryFrom<String> for ExeGlob {
 /// A glob in which `*` does not cross '/' and a backslash is a letter (unit names have them).
 pub(super) fn glob(text: &str) -> Result<GlobMatcher, String> {
     let glob = GlobBuilder::new(text).literal_separator(true).backslash_escape(false).build();
-    glob.map(|glob| glob.compile_matcher()).map_err(|error| format!("{text:?} is not a glob: {}", error.kind()))
+    glob.map(|glob| glob.compile_matcher()).map_err(|error| {
+        format!("{text:?} is not a glob ({}): write [*] for a * that is meant literally", error.kind())
+    })
 }
 
 /// Whether a text has none of a glob's special characters.

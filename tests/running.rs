@@ -1,0 +1,396 @@
+//! The ways to run, on the real binary: what gathers, what reloads, what stops.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing)] // a test fails by panicking
+
+mod support;
+#[path = "support/watched.rs"]
+mod watched;
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::process::Signal;
+use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+
+use support::{Plugin, binary, command, field, wait, wait_for};
+use watched::{FakeProc, Sleeper, Stat};
+
+/// Often enough that no test waits long; not so often that an interval is too short for a p_cpu.
+const INTERVAL: &str = "200ms";
+
+/// The plugin, watching this process.
+fn watching() -> Command {
+    let mut command = command();
+    command.arg("--pid").arg(format!("self:{}", std::process::id()));
+    command
+}
+
+/// The same through a shell that redirects first.
+fn redirected(redirection: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}")]).arg(binary());
+    command.arg("--pid").arg(format!("self:{}", std::process::id()));
+    command
+}
+
+/// The plugin as `watching` has it, its stdin another one than a pipe.
+fn with_stdin(stdin: impl Into<Stdio>) -> Output {
+    watching().stdin(stdin).output().unwrap()
+}
+
+/// The lines of stdout, after a run that went well and had nothing to say.
+fn lines(output: Output) -> Vec<String> {
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success() && stderr.is_empty(), "{}: {stderr}", output.status);
+    String::from_utf8(output.stdout).unwrap().lines().map(String::from).collect()
+}
+
+fn assert_stops_well(plugin: Plugin) {
+    let (status, rest, stderr) = plugin.stop();
+    assert!(status.success() && rest.is_empty() && stderr.is_empty(), "{status}: {rest:?}, {stderr:?}");
+}
+
+/// Waits for a line that `is` the one; those before it are let go.
+fn line_that(plugin: &Plugin, is: impl Fn(&str) -> bool) -> String {
+    wait_for("such a line", || Some(plugin.line()).filter(|line| is(line)))
+}
+
+// Prompts.
+
+#[test]
+fn a_newline_gathers() {
+    let mut plugin = Plugin::start(watching());
+    for _ in 0..3 {
+        assert!(plugin.gather(1)[0].starts_with("psstat,process_name=self "));
+    }
+    assert_stops_well(plugin);
+}
+
+#[test]
+fn a_signal_gathers() {
+    let plugin = Plugin::start(watching());
+    for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
+        wait_for("handlers", || catches(&plugin, signal).then_some(()));
+        plugin.signal(signal);
+        assert!(plugin.line().starts_with("psstat,process_name=self "));
+    }
+    assert_stops_well(plugin);
+}
+
+/// Whether the plugin has a handler for `signal`: its bit in SigCgt of /proc/<pid>/status.
+fn catches(plugin: &Plugin, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", plugin.pid())).unwrap();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+    let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
+    mask & 1 << (signal.as_raw() - 1) != 0
+}
+
+/// Telegraf may signal at once. The handlers are there before the configuration is read, here from a FIFO
+/// that holds the plugin up; a signal of that time is answered when it can be.
+#[test]
+fn a_signal_before_the_configuration_is_read() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo.conf");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    let mut command = watching();
+    command.arg("--config").arg(&fifo);
+    let plugin = Plugin::start(command);
+    let nonblocking = OFlags::WRONLY | OFlags::NONBLOCK;
+    let configuration = wait_for("a reader", || rustix::fs::open(&fifo, nonblocking, Mode::empty()).ok());
+    for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
+        plugin.signal(signal);
+    }
+    rustix::io::write(&configuration, b"[[inputs.taskstats]]\n").unwrap();
+    drop(configuration);
+    assert!(plugin.line().starts_with("psstat,process_name=self p_cpu="));
+    assert_stops_well(plugin);
+}
+
+#[test]
+fn a_terminal_is_told_that_enter_gathers() {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let path = ptsname(&terminal, Vec::new()).unwrap();
+    let plugin = Plugin::start(redirected(&format!("<{}", path.to_str().unwrap())));
+    assert!(plugin.wait_stderr("Enter").starts_with("I! "));
+    rustix::io::write(&terminal, b"\n").unwrap();
+    assert!(plugin.line().starts_with("psstat,process_name=self "));
+    rustix::io::write(&terminal, b"\x04").unwrap(); // Ctrl-D
+    assert_eq!(plugin.wait().0.code(), Some(0));
+}
+
+// Stops.
+
+#[test]
+fn eof_alone_stops_without_a_word() {
+    assert_stops_well(Plugin::start(watching()));
+}
+
+/// As `telegraf --test` does it: one newline, and stdin closes.
+#[test]
+fn a_pending_newline_is_answered_before_eof() {
+    let mut plugin = Plugin::start(watching());
+    plugin.prompt();
+    let (status, lines, stderr) = plugin.stop();
+    assert!(status.success() && stderr.is_empty(), "{status}: {stderr:?}");
+    assert!(matches!(&lines[..], [line] if line.contains("p_cpu=")), "{lines:?}");
+}
+
+#[test]
+fn sigterm_and_sigint_stop() {
+    for arguments in [&[][..], &["--interval", "1h"]] {
+        for signal in [Signal::TERM, Signal::INT] {
+            let mut command = watching();
+            command.args(arguments);
+            let plugin = Plugin::start(command);
+            wait_for("handlers", || catches(&plugin, signal).then_some(()));
+            plugin.signal(signal);
+            let (status, lines, stderr) = plugin.wait();
+            assert_eq!(status.code(), Some(0), "{stderr:?}");
+            assert!(lines.is_empty() && stderr.is_empty(), "{lines:?}, {stderr:?}");
+        }
+    }
+}
+
+/// Nobody listens any more, and will not: with its own clock the plugin finds out at the next gather.
+#[test]
+fn a_closed_stdout_stops() {
+    let mut command = watching();
+    let mut child = command.args(["--interval", INTERVAL]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+/// A reader that stops reading does not keep the plugin from hearing the end of stdin.
+#[test]
+fn eof_is_heard_while_the_reader_stands_still() {
+    let mut command = watching();
+    for number in 0..2000 {
+        command.arg("--pid").arg(format!("filler-{number}:{}", std::process::id())); // more than a pipe holds
+    }
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let _unread = child.stdout.take();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"\n").unwrap();
+    drop(stdin);
+    assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+// Once.
+
+#[test]
+fn one_gather_when_nobody_can_prompt() {
+    for output in [with_stdin(Stdio::null()), watching().arg("--once").output().unwrap()] {
+        let lines = lines(output);
+        assert!(matches!(&lines[..], [line] if line.contains("p_cpu=")), "{lines:?}");
+    }
+}
+
+/// Its newlines are prompts, all there at once, and its end is EOF.
+#[test]
+fn stdin_may_be_a_file() {
+    for (text, answers) in [("", 0), ("\n", 1), ("\n\n\n", 1)] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        let lines = lines(with_stdin(file.reopen().unwrap()));
+        assert_eq!(lines.len(), answers, "{text:?}: {lines:?}");
+    }
+}
+
+// By the clock.
+
+#[test]
+fn an_interval_gathers_by_itself_and_names_the_host() {
+    let mut command = watching();
+    command.args(["--interval", INTERVAL]);
+    let plugin = Plugin::start(command);
+    let host = rustix::system::uname();
+    let start = format!("psstat,host={},process_name=self ", host.nodename().to_str().unwrap());
+    let times: BTreeSet<_> = (0..3)
+        .map(|_| plugin.line())
+        .map(|line| {
+            assert!(line.starts_with(&start), "{line}");
+            timestamp(&line)
+        })
+        .collect();
+    assert_eq!(times.len(), 3);
+    let (status, _, stderr) = plugin.stop(); // a pipe's other end means something
+    assert!(status.success() && stderr.is_empty(), "{status}: {stderr:?}");
+}
+
+#[test]
+fn the_host_is_as_configured() {
+    for (key, start) in [
+        ("hostname = \"box\"\n", "psstat,host=box,process_name=self "),
+        ("omit_hostname = true\n", "psstat,process_name=self "),
+    ] {
+        let directory = tempfile::tempdir().unwrap();
+        let text = key.to_owned() + &target("self", std::process::id());
+        let mut command = command();
+        command.args(["--interval", INTERVAL, "--config"]).arg(configuration(directory.path(), &text));
+        let line = Plugin::start(command).line();
+        assert!(line.starts_with(start), "{line}");
+    }
+}
+
+/// /dev/null is nobody's end: a daemon has nothing else for a stdin.
+#[test]
+fn an_interval_goes_on_without_a_stdin() {
+    let mut command = redirected("</dev/null");
+    command.args(["--interval", INTERVAL]);
+    let plugin = Plugin::start(command);
+    for _ in 0..3 {
+        plugin.line();
+    }
+    plugin.signal(Signal::TERM);
+    assert_eq!(plugin.wait().0.code(), Some(0));
+}
+
+/// A made-up process that has used 500 ms since the plugin started, under a configuration that can change.
+struct Reloadable {
+    fake: FakeProc,
+    directory: tempfile::TempDir,
+    plugin: Plugin,
+}
+
+impl Reloadable {
+    fn new() -> Self {
+        let (fake, directory) = (FakeProc::new(), tempfile::tempdir().unwrap());
+        let web = Stat::old(123, "web");
+        fake.put(&web);
+        let mut command = command();
+        command.args(["--interval", INTERVAL, "--psstat-fields", "all"]);
+        command.arg("--proc-root").arg(fake.path());
+        command.arg("--config").arg(configuration(directory.path(), &target("web", 123)));
+        let plugin = Plugin::start(command);
+        plugin.line();
+        fake.put(&Stat { utime: 50, ..web });
+        line_that(&plugin, |line| field(line, "cpu_time") == Some("500000000i"));
+        Self { fake, directory, plugin }
+    }
+
+    fn reload(&self, text: &str) {
+        configuration(self.directory.path(), text);
+        self.plugin.signal(Signal::HUP);
+    }
+
+    /// The next line of `web` counts from where it was.
+    fn assert_web_goes_on(&self) {
+        let line = line_that(&self.plugin, |line| line.contains("process_name=web "));
+        assert_eq!(field(&line, "cpu_time"), Some("500000000i"), "{line}");
+    }
+}
+
+#[test]
+fn sighup_reloads_and_the_counters_go_on() {
+    let run = Reloadable::new();
+    run.fake.put(&Stat::old(124, "db"));
+    run.reload(&(target("web", 123) + &target("db", 124)));
+    line_that(&run.plugin, |line| line.contains("process_name=db "));
+    run.assert_web_goes_on();
+    run.reload(&target("web", 123));
+    // Twice in a row: the other one is gone.
+    line_that(&run.plugin, |line| line.contains("process_name=db "));
+    wait_for("web alone", || {
+        let names = [run.plugin.line(), run.plugin.line()];
+        names.iter().all(|line| line.contains("process_name=web ")).then_some(())
+    });
+    run.assert_web_goes_on();
+}
+
+#[test]
+fn a_bad_new_configuration_keeps_the_old_one_and_says_so() {
+    let run = Reloadable::new();
+    run.reload("colect = [\"psstat\"]\n");
+    let said = run.plugin.wait_stderr("colect");
+    assert!(said.starts_with("E! ") && said.contains("x.conf:2"), "{said}");
+    run.assert_web_goes_on();
+}
+
+/// Writes a configuration whose `[[inputs.taskstats]]` holds `text`.
+fn configuration(directory: &Path, text: &str) -> PathBuf {
+    let path = directory.join("x.conf");
+    std::fs::write(&path, format!("[[inputs.taskstats]]\n{text}")).unwrap();
+    path
+}
+
+fn target(name: &str, pid: u32) -> String {
+    format!("[[inputs.taskstats.target]]\nname = \"{name}\"\npid = {pid}\n")
+}
+
+// What a gather is.
+
+#[test]
+fn all_lines_of_a_gather_have_one_timestamp() {
+    let sleeper = Sleeper::new();
+    let mut command = watching();
+    command.arg("--pid").arg(format!("other:{}", sleeper.pid()));
+    let mut plugin = Plugin::start(command);
+    let gathers = [plugin.gather(2), plugin.gather(2)];
+    let times = gathers.map(|lines| lines.iter().map(|line| timestamp(line)).collect::<BTreeSet<_>>());
+    assert!(times[0].len() == 1 && times[1].len() == 1 && times[0] < times[1], "{times:?}");
+}
+
+fn timestamp(line: &str) -> u64 {
+    line.rsplit(' ').next().unwrap().parse().unwrap()
+}
+
+#[test]
+fn pidfiles_come_and_go() {
+    let (a, b) = (Sleeper::new(), Sleeper::new());
+    let directory = tempfile::tempdir().unwrap();
+    let pidfile = |name: &str| directory.path().join(name);
+    std::fs::write(pidfile("a.pid"), a.pid().to_string()).unwrap();
+    let mut command = command();
+    command.arg("--pid-dir").arg(directory.path());
+    let mut plugin = Plugin::start(command);
+    assert_eq!(found(&plugin.gather(1)), ["a 1i"]);
+    std::fs::write(pidfile("b.pid"), b.pid().to_string()).unwrap();
+    assert_eq!(found(&plugin.gather(2)), ["a 1i", "b 1i"]);
+    std::fs::remove_file(pidfile("b.pid")).unwrap();
+    assert_eq!(found(&plugin.gather(2)), ["a 1i", "b 0i"]);
+    assert_eq!(found(&plugin.gather(1)), ["a 1i"]);
+    assert_stops_well(plugin);
+}
+
+/// "process_name n_proc" of each line, in order.
+fn found(lines: &[String]) -> Vec<String> {
+    let mut found: Vec<_> = lines
+        .iter()
+        .map(|line| {
+            let name = line.split([',', ' ']).find_map(|tag| tag.strip_prefix("process_name=")).unwrap();
+            format!("{name} {}", field(line, "n_proc").unwrap())
+        })
+        .collect();
+    found.sort();
+    found
+}
+
+// The sample configuration.
+
+#[test]
+fn the_sample_configuration_is_the_file_and_is_right_as_given_and_uncommented() {
+    let sample = command().arg("--sample-config").stdin(Stdio::null()).output().unwrap();
+    let sample = String::from_utf8(sample.stdout).unwrap();
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("plugin.conf.example");
+    assert_eq!(sample, std::fs::read_to_string(path).unwrap());
+    let uncommented: String = sample.split_inclusive('\n').map(uncomment).collect();
+    assert_ne!(sample, uncommented);
+    for text in [sample, uncommented] {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), &text).unwrap();
+        let output = watching().arg("--once").arg("--config").arg(file.path()).output().unwrap();
+        assert!(output.status.success(), "{}\n{text}", String::from_utf8_lossy(&output.stderr));
+    }
+}
+
+/// `  # key = default` without its "# "; prose has "## ".
+fn uncomment(line: &str) -> String {
+    match line.split_once("# ") {
+        Some((indent, setting)) if indent.trim().is_empty() => format!("{indent}{setting}"),
+        _ => line.to_owned(),
+    }
+}
