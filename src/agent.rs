@@ -154,14 +154,16 @@ impl Agent {
         if self.looked.is_some() {
             return Instant::now();
         }
-        self.observe();
+        self.look();
+        self.complaints.say_changes();
         Instant::now() + PRIMING
     }
 
-    /// Looks at the processes without writing anything.
+    /// Looks at the processes between two gathers. What is wrong now, a pidfile just made and not yet written, need not be
+    /// at the next.
     fn observe(&mut self) {
         self.look();
-        self.complaints.say_changes();
+        self.complaints.take_back();
     }
 
     /// One gather: its lines.
@@ -337,7 +339,8 @@ impl Agent {
         self.processes.hold(&[]); // what is held open may lie below another root
         self.hold_files_of_a_real_proc_only();
         self.looked = None; // what the new targets find is not new
-        self.observe();
+        self.look();
+        self.complaints.say_changes();
         say(Level::Info, "The configuration was read again");
     }
 

@@ -42,6 +42,11 @@ impl Complaints {
         self.now.insert(complaint);
     }
 
+    /// Takes back what was added since the last gather.
+    pub fn take_back(&mut self) {
+        self.now.clear();
+    }
+
     /// Ends a gather: says what is new, forgets what is over.
     pub fn say_changes(&mut self) {
         for complaint in self.now.difference(&self.said) {
