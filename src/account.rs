@@ -46,6 +46,23 @@ pub struct Sight {
     pub stale: bool,
 }
 
+/// What a process is charged at one gather, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// Used by itself.
+    pub own: u64,
+    /// Used by children that were never seen, or after they were last seen.
+    pub reaped: u64,
+}
+
+impl Charge {
+    /// All of it.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.own.saturating_add(self.reaped)
+    }
+}
+
 /// One process's balance with the rule, ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Balance {
@@ -99,7 +116,7 @@ impl Balance {
     }
 
     /// The rule. Returns the charge.
-    fn settle(&mut self, own: u64, reaped: u64, stale: bool) -> u64 {
+    fn settle(&mut self, own: u64, reaped: u64, stale: bool) -> Charge {
         let own = own.max(self.own);
         let reaped = reaped.max(self.reaped);
         let used = own - self.own;
@@ -107,7 +124,7 @@ impl Balance {
         let due = self.due(reaped);
         let owed = if stale { due } else { due.min(SLACK.saturating_add(self.late)) };
         *self = Self { own, reaped, owed, ..Self::default() };
-        used.saturating_add(unseen)
+        Charge { own: used, reaped: unseen }
     }
 }
 
@@ -130,7 +147,7 @@ impl Ledger {
     /// among them. Returns what is charged to each of `sights`, in their order, ns.
     ///
     /// A process that exists and is not a member any more is forgotten.
-    pub fn settle(&mut self, sights: &[Sight], presence: impl Fn(Identity) -> Presence) -> Vec<u64> {
+    pub fn settle(&mut self, sights: &[Sight], presence: impl Fn(Identity) -> Presence) -> Vec<Charge> {
         self.bury_the_dead(presence);
         self.raise_the_orphans(sights);
         let mut accounts = Vec::with_capacity(sights.len());
@@ -139,7 +156,7 @@ impl Ledger {
             let mut cpu = known.map(|known| known.cpu).unwrap_or_default();
             let charge = cpu.settle(sight.own, sight.reaped, sight.stale);
             accounts.push(Account { id: sight.id, ppid: sight.ppid, cpu });
-            if known.is_some() || sight.newborn { charge } else { 0 }
+            if known.is_some() || sight.newborn { charge } else { Charge::default() }
         });
         let charges = charges.collect();
         self.accounts = accounts;
@@ -237,15 +254,21 @@ pub struct CgroupMeter {
 
 impl CgroupMeter {
     /// One gather: inode and usage of each cgroup now. A cgroup that was not there at the last gather started at 0
-    /// since, and counts in full, unless this is the first time that these cgroups are looked at. Returns the charge, ns.
-    pub fn settle(&mut self, usages: Vec<(u64, u64)>, first: bool) -> u64 {
+    /// since, and counts in full, unless this is the first time that these cgroups are looked at. If they are not all of them,
+    /// since some could not be read, those are remembered. Returns the charge, ns.
+    pub fn settle(&mut self, mut usages: Vec<(u64, u64)>, all: bool, first: bool) -> u64 {
         let before = |inode| self.usages.iter().find(|(known, _)| *known == inode).map(|(_, usage)| *usage);
         let charge = usages.iter().map(|(inode, usage)| match before(*inode) {
             Some(before) => usage.saturating_sub(before),
             None if first => 0,
             None => *usage,
         });
-        let charge = charge.sum();
+        let charge = charge.fold(0, u64::saturating_add);
+        if !all {
+            let unread = self.usages.iter().filter(|(known, _)| !usages.iter().any(|(inode, _)| inode == known));
+            let unread: Vec<_> = unread.copied().collect();
+            usages.extend(unread);
+        }
         self.usages = usages;
         charge
     }
@@ -312,7 +335,7 @@ mod tests {
             false if vanished.contains(&id.pid) => Presence::Vanished,
             false => Presence::Gone,
         };
-        ledger.settle(sights, presence).into_iter().map(|charge| charge / MS).collect()
+        ledger.settle(sights, presence).into_iter().map(|charge| charge.total() / MS).collect()
     }
 
     #[test]
@@ -434,10 +457,12 @@ mod tests {
     #[test]
     fn a_cgroup_is_its_inode() {
         let mut meter = CgroupMeter::default();
-        assert_eq!(meter.settle(vec![(10, 700)], true), 0, "what was there before us does not count");
-        assert_eq!(meter.settle(vec![(10, 800)], false), 100);
-        assert_eq!(meter.settle(vec![(11, 30)], false), 30, "made anew: all of it is since the last gather");
-        assert_eq!(meter.settle(vec![(11, 20), (12, 5)], false), 5, "a counter that falls gives nothing");
+        assert_eq!(meter.settle(vec![(10, 700)], true, true), 0, "what was there before us does not count");
+        assert_eq!(meter.settle(vec![(10, 800)], true, false), 100);
+        assert_eq!(meter.settle(vec![(11, 30)], true, false), 30, "made anew: all of it is since the last gather");
+        assert_eq!(meter.settle(vec![(11, 20), (12, 5)], true, false), 5, "a counter that falls gives nothing");
+        assert_eq!(meter.settle(vec![(12, 6)], false, false), 1);
+        assert_eq!(meter.settle(vec![(11, 25), (12, 6)], true, false), 5, "one that could not be read is not new");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::account::Ledger;
+use crate::account::{Charge, Ledger};
 use crate::cache::{Cache, State};
 use crate::cli::Arguments;
 use crate::collect::psstat;
@@ -22,13 +22,12 @@ use crate::host::Host;
 use crate::kernel::cgroup;
 use crate::kernel::clock::SystemClock;
 use crate::kernel::pidfile_watch::PidfileWatch;
-use crate::kernel::stat::Stat;
 use crate::log::{Complaints, Level, say};
 use crate::output::Measurement;
 use crate::processes::Processes;
 use crate::prompt::{Bell, PRIMING, Prompt, Prompts};
-use crate::select::{Member, Selected, Target, View, select};
-use crate::series::{Reading, Sample, Samples, Series};
+use crate::select::{Member, Memory, Selected, Target, View, select};
+use crate::series::{CgroupReading, Reading, Sample, Samples, Series};
 use crate::write::Writer;
 
 /// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
@@ -43,8 +42,8 @@ pub struct Agent {
     series: BTreeMap<Tags, Series>,
     complaints: Complaints,
     cache: Option<Cache>,
-    /// CLOCK_MONOTONIC (ns) of the last look at the processes. `None`: what is there at the next one is not new.
-    looked: Option<u64>,
+    /// CLOCK_MONOTONIC (ns) of the last gather. `None`: what is there at the next one is not new.
+    gathered: Option<u64>,
     /// How many files of /proc may be held open.
     holdable: usize,
 }
@@ -124,7 +123,7 @@ impl Agent {
             series: BTreeMap::new(),
             complaints: Complaints::default(),
             cache: None,
-            looked: None,
+            gathered: None,
         };
         agent.hold_files_of_a_real_proc_only();
         if let Some((cache, state)) = cache {
@@ -143,18 +142,17 @@ impl Agent {
         let Some(state) = state else { return };
         self.processes.resume(state.listings);
         self.ledger = state.ledger;
+        self.remember(state.memories);
         self.series = state.series.into_iter().collect();
-        self.looked = Some(state.looked);
+        self.gathered = Some(state.gathered);
     }
-}
 
-impl Agent {
     /// Takes the base of all counters, unless a cache file has it. Returns when a first gather can show a CPU.
     pub fn prime(&mut self) -> Instant {
-        if self.looked.is_some() {
+        if self.gathered.is_some() {
             return Instant::now();
         }
-        self.look();
+        self.gathered = self.look();
         self.complaints.say_changes();
         Instant::now() + PRIMING
     }
@@ -169,45 +167,52 @@ impl Agent {
     /// One gather: its lines.
     pub fn gather(&mut self) -> Vec<u8> {
         let realtime = self.host.clock.realtime();
-        let lines = if self.look() { self.lines(realtime) } else { Vec::new() };
+        let looked = self.look();
+        let lines = if looked.is_some() { self.lines(realtime) } else { Vec::new() };
+        self.gathered = looked.or(self.gathered);
         self.save();
         self.complaints.say_changes();
         lines
     }
 
-    /// Select, sample, account. False: `/proc` could not be listed, and nothing was done.
-    fn look(&mut self) -> bool {
+    /// Select, sample, account; returns CLOCK_MONOTONIC (ns) of it. `None`: `/proc` could not be listed, and nothing was done.
+    fn look(&mut self) -> Option<u64> {
         let at = self.host.clock.monotonic();
         match self.processes.scan(&mut self.host.proc, self.host.clock.as_ref()) {
             Ok(None) => {}
-            Ok(Some((count, error))) => {
-                self.complaints.add(format!("{count} processes could not be read and are as they were: {error}"));
+            Ok(Some(error)) => {
+                let known = "those known from before count as they were, the others do not count";
+                self.complaints.add(format!("Some processes cannot be read; {known}: {error}"));
             }
             Err(error) => {
                 let root = self.host.proc.root().display();
                 self.complaints.add(format!("Cannot list {root}, so nothing is gathered: {error}"));
-                return false;
+                return None;
             }
         }
-        let selection = self.select();
+        let (selection, complete) = self.select();
         let members = self.members(&selection);
         let samples = self.sample(&members);
         self.account(selection, members, &samples, at);
-        self.looked = Some(at);
-        true
+        self.end_those_not_selected(complete, &samples, at);
+        Some(at)
     }
 
-    fn select(&mut self) -> BTreeMap<Tags, Selected> {
+    /// What belongs to each series, and whether everything could be looked at.
+    fn select(&mut self) -> (BTreeMap<Tags, Selected>, bool) {
         let hierarchies = self.host.hierarchies();
+        let own_pid = self.host.proc.own_pid();
         let mut view = View {
             processes: &self.processes,
             proc: &mut self.host.proc,
             hierarchies: &hierarchies,
             clock: self.host.clock.as_ref(),
-            own_pid: std::process::id(),
+            own_pid,
+            incomplete: false,
             complaints: &mut self.complaints,
         };
-        select(&mut self.targets, &mut view)
+        let selection = select(&mut self.targets, &mut view);
+        (selection, !view.incomplete)
     }
 
     /// The members of each series selected, in their order.
@@ -220,21 +225,26 @@ impl Agent {
     }
 
     /// Reads what the table does not hold of the members, each once, and settles the ledger.
+    ///
+    /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: what they used must not be
+    /// taken for a member's when it reaps them.
     fn sample(&mut self, members: &[Vec<Member>]) -> Samples {
         let Self { processes, host, ledger, complaints, .. } = self;
         let mut ids: Vec<_> = members.iter().flatten().map(|member| member.id).collect();
         ids.sort_unstable();
         ids.dedup();
         processes.hold(&ids);
-        let stats: Vec<&Stat> = ids.iter().filter_map(|id| processes.get_exactly(*id)).collect();
+        let stats = processes.with_descendants(&ids);
         let mut sights = Vec::with_capacity(stats.len());
         let mut samples = Vec::with_capacity(stats.len());
         for stat in stats {
-            let mut or_complain = |error: io::Error| complaints.add(format!("Process {}: {error}", stat.id.pid));
-            let sight = psstat::sight(stat, processes, &mut host.proc, &mut or_complain);
-            let rss = psstat::rss(stat, &mut host.proc).map_err(or_complain).unwrap_or(0);
+            let mut complain = |error: io::Error| {
+                complaints.add(format!("Something of some processes cannot be read, and is left out: {error}"));
+            };
+            let sight = psstat::sight(stat, processes, &mut host.proc, &mut complain);
+            let rss = psstat::rss(stat, &mut host.proc).map_err(complain).ok();
             let complete = sight.newborn || ledger.knows(sight.id);
-            samples.push(Sample { id: stat.id, charge: 0, complete, rss });
+            samples.push(Sample { id: stat.id, charge: Charge::default(), complete, rss });
             sights.push(sight);
         }
         for (sample, charge) in samples.iter_mut().zip(ledger.settle(&sights, |id| processes.presence(id))) {
@@ -248,43 +258,47 @@ impl Agent {
             series.over = true;
         }
         for ((tags, selected), members) in selection.into_iter().zip(members) {
-            let (usages, at) = self.usages(&selected, at);
+            let (cgroups, at) = self.read_cgroups(&selected, at);
             let is_new = !self.series.contains_key(&tags);
             let series = self.series.entry(tags).or_insert_with(|| Series::new(selected.output.clone()));
             (series.over, series.hidden) = (false, selected.hidden);
             series.output = selected.output.clone();
-            let reading = Reading {
-                top: selected.top(&members),
-                members,
-                processes: &self.processes,
-                samples,
-                usages,
-                in_cgroups: &selected.in_cgroups,
-                at,
-                previous: self.looked,
-            };
-            series.account(reading, is_new);
-        }
-        for series in self.series.values_mut().filter(|series| series.over) {
-            series.account(Reading::nothing(&self.processes, samples, at, self.looked), false);
+            let top = selected.top(&members);
+            let (processes, previous) = (&self.processes, self.gathered);
+            series.account(Reading { members, top, processes, samples, cgroups, at, previous }, is_new);
         }
     }
 
-    /// Inode and usage of the cgroups that carry a series' CPU, and when they were read; else `scanned`. They carry none of it
-    /// where the hierarchy has no cpu.stat.
-    fn usages(&mut self, selected: &Selected, scanned: u64) -> (Option<Vec<(u64, u64)>>, u64) {
+    /// A series of which nothing was found is over, unless it may only not have been seen: then nothing is said of it.
+    fn end_those_not_selected(&mut self, complete: bool, samples: &Samples, at: u64) {
+        for series in self.series.values_mut().filter(|series| series.over) {
+            if complete {
+                series.account(Reading::nothing(&self.processes, samples, at, self.gathered), false);
+            } else {
+                (series.over, series.hidden, series.metered) = (false, true, false);
+            }
+        }
+    }
+
+    /// The cgroups that carry a series' CPU, and when they were read; else `scanned`. They carry none of it where the hierarchy
+    /// has no cpu.stat.
+    fn read_cgroups(&mut self, selected: &Selected, scanned: u64) -> (Option<CgroupReading>, u64) {
         let at = self.host.clock.monotonic();
-        let mut usages = Vec::new();
-        for path in &selected.cgroups {
+        let mut reading = CgroupReading { all: true, ..CgroupReading::default() };
+        for (path, pids) in &selected.cgroups {
             match (cgroup::inode(path), cgroup::usage(path)) {
-                (Ok(Some(inode)), Ok(Some(usage))) => usages.push((inode, usage)),
-                (Ok(_), Ok(_)) => {}
+                (Ok(Some(inode)), Ok(Some(usage))) => reading.usages.push((inode, usage)),
+                (Ok(_), Ok(_)) => continue,
                 (Err(error), _) | (_, Err(error)) => {
+                    reading.all = false;
                     self.complaints.add(format!("Cgroup {}: {error}", path.display()));
                 }
             }
+            reading.pids.extend(pids);
         }
-        if usages.is_empty() { (None, scanned) } else { (Some(usages), at) }
+        reading.pids.sort_unstable();
+        let carry = !reading.usages.is_empty() || !reading.all;
+        if carry { (Some(reading), at) } else { (None, scanned) }
     }
 
     /// The lines of all series; those that are over are forgotten.
@@ -306,10 +320,24 @@ impl Agent {
         lines
     }
 
+    /// What targets remember of what they found, by what they are called.
+    fn memories(&self) -> BTreeMap<String, Memory> {
+        self.targets.iter().map(|target| (target.label.clone(), target.memory())).collect()
+    }
+
+    fn remember(&mut self, mut memories: BTreeMap<String, Memory>) {
+        for target in &mut self.targets {
+            if let Some(memory) = memories.remove(&target.label) {
+                target.remember(memory);
+            }
+        }
+    }
+
     fn save(&mut self) {
-        let (Some(cache), Some(looked)) = (&self.cache, self.looked) else { return };
+        let (Some(cache), Some(gathered)) = (&self.cache, self.gathered) else { return };
+        let memories = self.memories();
         let listings = self.processes.listings();
-        if let Err(error) = cache.save(looked, listings, &self.ledger, self.series.iter()) {
+        if let Err(error) = cache.save(gathered, listings, &memories, &self.ledger, self.series.iter()) {
             self.complaints.add(format!("Cache file {} is not written: {error}", cache.path().display()));
         }
     }
@@ -335,11 +363,16 @@ impl Agent {
             Some(period) => prompts.set_period(period),
             None => say(Level::Warning, "An interval cannot be taken away while running: it stays as it was"),
         }
+        let memories = self.memories();
         self.targets = settings.targets;
+        self.remember(memories);
+        if let Some(cache) = &mut self.cache {
+            cache.set_digest(settings.digest);
+        }
         self.processes.hold(&[]); // what is held open may lie below another root
         self.hold_files_of_a_real_proc_only();
-        self.looked = None; // what the new targets find is not new
-        self.look();
+        self.gathered = None; // what the new targets find is not new
+        self.gathered = self.look();
         self.complaints.say_changes();
         say(Level::Info, "The configuration was read again");
     }

@@ -1,8 +1,9 @@
 //! The cache file: what is remembered, so that a plugin that is started for each gather has a previous one.
 //!
 //! One line that says what it is and what its body must hash to, then JSON. It is replaced as a whole, under a lock in a
-//! file beside it, and is good for one boot, one version and one set of targets: anything else is a fresh start.
+//! file beside it, and is good for one boot, one format and one set of targets: anything else is a fresh start.
 
+use std::collections::BTreeMap;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
@@ -16,6 +17,7 @@ use crate::account::Ledger;
 use crate::encode::Tags;
 use crate::host::Host;
 use crate::log::{Level, say};
+use crate::select::Memory;
 use crate::series::Series;
 
 /// First words of the file; the number is the format's.
@@ -45,9 +47,11 @@ pub struct State {
     boot_id: String,
     digest: u64,
     /// CLOCK_MONOTONIC (ns) of the last gather.
-    pub looked: u64,
+    pub gathered: u64,
     /// The process table's last listings.
     pub listings: [Option<u64>; 3],
+    /// What targets remember.
+    pub memories: BTreeMap<String, Memory>,
     /// The members' accounts.
     pub ledger: Ledger,
     /// The series.
@@ -59,8 +63,9 @@ pub struct State {
 struct StateToWrite<'a> {
     boot_id: &'a str,
     digest: u64,
-    looked: u64,
+    gathered: u64,
     listings: [Option<u64>; 3],
+    memories: &'a BTreeMap<String, Memory>,
     ledger: &'a Ledger,
     series: Vec<(&'a Tags, &'a Series)>,
 }
@@ -129,7 +134,7 @@ impl Cache {
         match state {
             State { ref boot_id, .. } if *boot_id != self.boot_id => Err(Unusable::Boot),
             State { digest, .. } if digest != self.digest => Err(Unusable::Settings),
-            State { looked, .. } if looked > now => Err(Unusable::Future),
+            State { gathered, .. } if gathered > now => Err(Unusable::Future),
             state => Ok(state),
         }
     }
@@ -140,18 +145,25 @@ impl Cache {
     /// It cannot be written; the old one is as it was.
     pub fn save<'a>(
         &self,
-        looked: u64,
+        gathered: u64,
         listings: [Option<u64>; 3],
+        memories: &'a BTreeMap<String, Memory>,
         ledger: &'a Ledger,
         series: impl Iterator<Item = (&'a Tags, &'a Series)>,
     ) -> io::Result<()> {
         let (boot_id, digest, series) = (self.boot_id.as_str(), self.digest, series.collect());
-        let body = serde_json::to_vec(&StateToWrite { boot_id, digest, looked, listings, ledger, series })?;
+        let state = StateToWrite { boot_id, digest, gathered, listings, memories, ledger, series };
+        let body = serde_json::to_vec(&state)?;
         let mut file = tempfile::NamedTempFile::new_in(&self.file.directory)?;
         writeln!(file, "{HEAD}{:016x}", digest_of(&body))?;
         file.write_all(&body)?;
         file.persist(self.file.path())?;
         Ok(())
+    }
+
+    /// Writes for other targets from now on.
+    pub fn set_digest(&mut self, digest: u64) {
+        self.digest = digest;
     }
 
     /// What a message calls it.
@@ -162,7 +174,8 @@ impl Cache {
 }
 
 fn lock(path: &std::path::Path) -> io::Result<File> {
-    let flags = i32::try_from(OFlags::NOFOLLOW.bits()).unwrap_or_default();
+    let flags = OFlags::NOFOLLOW | OFlags::NONBLOCK; // a FIFO put in its place is not waited for
+    let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file =
         OpenOptions::new().write(true).create(true).truncate(false).mode(0o600).custom_flags(flags).open(path)?;
     match file.try_lock() {

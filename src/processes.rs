@@ -67,12 +67,11 @@ impl Processes {
         self.listings
     }
 
-    /// Scans. Returns how many processes could not be read though they exist, with the first such error: they stay as
-    /// they were.
+    /// Scans. Returns the first error of a process that could not be read though it exists: such stay as they were.
     ///
     /// # Errors
     /// The directory cannot be listed: the table stays as it was.
-    pub fn scan(&mut self, proc: &mut Proc, clock: &dyn Clock) -> io::Result<Option<(usize, io::Error)>> {
+    pub fn scan(&mut self, proc: &mut Proc, clock: &dyn Clock) -> io::Result<Option<io::Error>> {
         let now = clock.boottime();
         proc.pids(&mut self.listed)?;
         let [newest, older, _] = self.listings;
@@ -95,8 +94,7 @@ impl Processes {
                     let as_it_was = known.map(|process| Process { stat: process.stat, file: None, hold });
                     all.extend(as_it_was);
                     self.stale.push(pid);
-                    let (count, _) = failed.get_or_insert((0, error));
-                    *count += 1;
+                    failed.get_or_insert(error);
                 }
             }
         }
@@ -170,6 +168,20 @@ impl Processes {
             .take_while(move |(parent, _)| *parent == pid)
             .filter_map(|(_, place)| self.all.get(usize::try_from(*place).ok()?))
             .map(|process| &process.stat)
+    }
+
+    /// These processes (sorted) and all their descendants, by pid.
+    #[must_use]
+    pub fn with_descendants(&self, ids: &[Identity]) -> Vec<&Stat> {
+        let mut found = vec![false; self.all.len()];
+        let mut pending: Vec<_> = ids.iter().filter_map(|id| self.place(*id)).collect();
+        while let Some(place) = pending.pop() {
+            if let (Some(found @ false), Some(pid)) = (found.get_mut(place), self.pids.get(place)) {
+                *found = true;
+                pending.extend(self.children(*pid).filter_map(|child| self.place(child.id)));
+            }
+        }
+        self.iter().zip(found).filter(|(_, found)| *found).map(|(stat, _)| stat).collect()
     }
 
     /// What became of a process seen before.
@@ -290,8 +302,8 @@ mod tests {
         let mut processes = Processes::default();
         processes.scan(&mut proc, &At(0)).unwrap();
         fs::write(root.path().join("10/stat"), "nonsense").unwrap();
-        let (count, error) = processes.scan(&mut proc, &At(0)).unwrap().unwrap();
-        assert_eq!((count, error.kind()), (1, io::ErrorKind::InvalidData));
+        let error = processes.scan(&mut proc, &At(0)).unwrap().unwrap();
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(processes.is_stale(id) && processes.presence(id) == Presence::Here);
         process(root.path(), 10, 1, 5);
         processes.scan(&mut proc, &At(0)).unwrap();

@@ -8,11 +8,14 @@ use std::os::fd::AsFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use rustix::event::PollFlags;
 use rustix::fs::{FileType, fstat};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use tokio::sync::Notify;
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+
+use crate::write::wait_for;
 
 /// Hints come in bursts; the processes behind them are looked at no more often than this.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
@@ -55,6 +58,11 @@ struct Asked {
 }
 
 impl Asked {
+    /// Once a stop is asked for, what was asked for before is answered, and no more.
+    fn gather(&mut self) {
+        self.gather |= self.stop.is_none();
+    }
+
     fn stop(&mut self) {
         self.stop.get_or_insert_with(Instant::now);
     }
@@ -225,7 +233,7 @@ fn hear_signals(signals: CaughtSignals, bell: Bell, hangup_reloads: bool) -> io:
                     bell.ring(Asked::stop);
                 }
                 SIGHUP if hangup_reloads => bell.ring(|asked| asked.reload = true),
-                _ => bell.ring(|asked| asked.gather = true),
+                _ => bell.ring(Asked::gather),
             }
         }
     };
@@ -243,10 +251,15 @@ fn hear_stdin(bell: Bell, newline_gathers: bool) -> io::Result<()> {
                 Ok(count) => {
                     let newline = bytes.iter().take(count).any(|byte| *byte == b'\n');
                     if newline && newline_gathers {
-                        bell.ring(|asked| asked.gather = true);
+                        bell.ring(Asked::gather);
                     }
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if wait_for(&io::stdin(), PollFlags::IN).is_err() {
+                        break;
+                    }
+                }
                 Err(_) => break, // a stdin that cannot be read says no more than one that ended
             }
         }

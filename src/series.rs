@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{CgroupMeter, Rate};
+use crate::account::{CgroupMeter, Charge, Rate};
 use crate::kernel::stat::Identity;
 use crate::output::Output;
 use crate::processes::{Presence, Processes};
@@ -15,8 +15,8 @@ pub struct Series {
     pub output: Output,
     members: Vec<Member>,
     top: Vec<Root>,
-    /// Roots that went away and have not been replaced.
-    vacancies: u64,
+    /// Roots that went away and have not been replaced: no more than there ever were at once.
+    vacant: Vec<Root>,
     cgroups: CgroupMeter,
     rate: Rate,
     /// CPU used, ns.
@@ -31,11 +31,13 @@ pub struct Series {
     pub live: u64,
     /// Processes that are dead and not reaped.
     pub zombies: u64,
-    /// Their resident memory, bytes.
-    pub rss: u64,
+    /// Their resident memory, bytes, if it is known of all.
+    pub rss: Option<u64>,
+    /// Whether cgroups carry its CPU.
+    pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
     at: u64,
-    /// Whether nothing can be said of it now: a process of it is hidden.
+    /// Whether nothing can be said of its processes now: one of them is hidden.
     pub hidden: bool,
     /// Whether what it was found by is no longer there: it is written once more, then forgotten.
     pub over: bool,
@@ -54,10 +56,8 @@ pub struct Reading<'a> {
     pub processes: &'a Processes,
     /// What each member was charged and its memory.
     pub samples: &'a Samples,
-    /// Inode and usage (ns) of the cgroups that carry the series' CPU, if any do.
-    pub usages: Option<Vec<(u64, u64)>>,
-    /// The pids whose CPU these cgroups carry, sorted.
-    pub in_cgroups: &'a [u32],
+    /// The cgroups that carry the series' CPU, if any do.
+    pub cgroups: Option<CgroupReading>,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
     pub at: u64,
     /// CLOCK_MONOTONIC (ns) of the last gather, unless this is the first look at what is selected: then nothing that exists
@@ -65,12 +65,28 @@ pub struct Reading<'a> {
     pub previous: Option<u64>,
 }
 
+/// What was read of the cgroups that carry a series' CPU.
+#[derive(Debug, Default)]
+pub struct CgroupReading {
+    /// Inode and usage (ns) of each.
+    pub usages: Vec<(u64, u64)>,
+    /// Whether these are all of them: none could not be read.
+    pub all: bool,
+    /// The pids whose CPU they carry, sorted.
+    pub pids: Vec<u32>,
+}
+
 impl<'a> Reading<'a> {
+    /// Whether a cgroup carries this process's CPU.
+    fn in_cgroup(&self, pid: u32) -> bool {
+        self.cgroups.as_ref().is_some_and(|cgroups| cgroups.pids.binary_search(&pid).is_ok())
+    }
+
     /// The reading of a series of which nothing is left.
     #[must_use]
     pub fn nothing(processes: &'a Processes, samples: &'a Samples, at: u64, previous: Option<u64>) -> Self {
         let (members, top) = Default::default();
-        Self { members, top, processes, samples, usages: None, in_cgroups: &[], at, previous }
+        Self { members, top, processes, samples, cgroups: None, at, previous }
     }
 }
 
@@ -79,12 +95,12 @@ impl<'a> Reading<'a> {
 pub struct Sample {
     /// Which process.
     pub id: Identity,
-    /// CPU charged since the last gather, ns.
-    pub charge: u64,
+    /// CPU charged since the last gather.
+    pub charge: Charge,
     /// Whether that is all it used since then: not so of an old process at its first sight.
     pub complete: bool,
-    /// Resident memory, bytes.
-    pub rss: u64,
+    /// Resident memory, bytes, if it could be read.
+    pub rss: Option<u64>,
 }
 
 /// The samples of all members of all series.
@@ -115,7 +131,7 @@ impl Series {
             output,
             members: Vec::new(),
             top: Vec::new(),
-            vacancies: 0,
+            vacant: Vec::new(),
             cgroups: CgroupMeter::default(),
             rate: Rate::default(),
             cpu_time: 0,
@@ -124,7 +140,8 @@ impl Series {
             restarts: 0,
             live: 0,
             zombies: 0,
-            rss: 0,
+            rss: None,
+            metered: false,
             at: 0,
             hidden: false,
             over: false,
@@ -132,11 +149,10 @@ impl Series {
         }
     }
 
-    /// Whether there is anything to write: not of what is hidden, and no last word of what was never heard of.
+    /// Whether there is anything to write: no last word of what was never heard of.
     #[must_use]
     pub fn is_worth_a_line(&self) -> bool {
-        let unheard = !self.written && self.exited == 0 && self.cpu_time == 0;
-        !(self.hidden || self.over && unheard)
+        self.written || !self.over || self.exited > 0 || self.cpu_time > 0
     }
 
     /// The members as of the last gather, sorted by pid.
@@ -146,19 +162,22 @@ impl Series {
     }
 
     /// Takes in what a gather found. `is_new`: this series did not exist before.
-    pub fn account(&mut self, reading: Reading, is_new: bool) {
+    pub fn account(&mut self, mut reading: Reading, is_new: bool) {
+        self.mark_reapers(&mut reading);
         if let (true, Some(previous)) = (is_new && self.misses_nothing(&reading), reading.previous) {
             self.rate = Rate::since(previous);
         }
-        let credits = reading.members.iter().filter_map(|member| self.credit(member, &reading));
-        self.cpu_time = credits.fold(self.cpu_time, |sum, sample| sum.saturating_add(sample.charge));
+        let credits = reading.members.iter().map(|member| self.credit(member, &reading));
+        self.cpu_time = credits.fold(self.cpu_time, u64::saturating_add);
         let (started, exited) = (self.births(&reading), self.deaths(&reading));
         self.started = self.started.saturating_add(started);
         self.exited = self.exited.saturating_add(exited);
         self.count_restarts(&reading);
         self.gauge(&reading);
-        if let Some(usages) = reading.usages {
-            self.cpu_time += self.cgroups.settle(usages, reading.previous.is_none());
+        self.metered = reading.cgroups.is_some();
+        if let Some(CgroupReading { usages, all, .. }) = reading.cgroups {
+            let charge = self.cgroups.settle(usages, all, reading.previous.is_none());
+            self.cpu_time = self.cpu_time.saturating_add(charge);
         }
         (self.members, self.top, self.at) = (reading.members, reading.top, reading.at);
         self.rate.begin(self.cpu_time, self.at);
@@ -170,20 +189,42 @@ impl Series {
         self.rate.next(self.cpu_time, self.at)
     }
 
-    /// The sample of a member whose CPU counts: one that no cgroup carries, and that was a member before, or was born since,
-    /// or belongs here by itself, wherever it was before.
-    fn credit<'a>(&self, member: &Member, reading: &Reading<'a>) -> Option<&'a Sample> {
-        let by_cgroup = reading.usages.is_some() && reading.in_cgroups.binary_search(&member.id.pid).is_ok();
+    /// Whoever has, or had, a child in a cgroup that carries the CPU must not count what it reaps a second time.
+    fn mark_reapers(&self, reading: &mut Reading) {
+        if reading.cgroups.is_none() {
+            return;
+        }
+        let mut members = std::mem::take(&mut reading.members);
+        for member in members.iter_mut().filter(|member| !reading.in_cgroup(member.id.pid)) {
+            let before = self.member(member.id).is_some_and(|before| before.reaps_from_cgroups);
+            let mut children = reading.processes.children(member.id.pid);
+            member.reaps_from_cgroups = before || children.any(|child| reading.in_cgroup(child.id.pid));
+        }
+        reading.members = members;
+    }
+
+    /// What a member adds to the CPU, ns: one that no cgroup carries, and that was a member before, or was born since, or
+    /// belongs here by itself, wherever it was before.
+    fn credit(&self, member: &Member, reading: &Reading) -> u64 {
         let counts = member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id);
-        if by_cgroup || !counts { None } else { reading.samples.get(member.id) }
+        match reading.samples.get(member.id) {
+            Some(sample) if counts && !reading.in_cgroup(member.id.pid) => {
+                if member.reaps_from_cgroups {
+                    sample.charge.own
+                } else {
+                    sample.charge.total()
+                }
+            }
+            _ => 0,
+        }
     }
 
     /// Whether all that a new series used since the last gather is counted, so that a rate can be told.
     fn misses_nothing(&self, reading: &Reading) -> bool {
-        let by_cgroup =
-            |member: &Member| reading.usages.is_some() && reading.in_cgroups.binary_search(&member.id.pid).is_ok();
-        let complete = |member: &Member| self.credit(member, reading).is_some_and(|sample| sample.complete);
-        reading.members.iter().all(|member| by_cgroup(member) || complete(member))
+        let by_itself = |member: &Member| member.root.is_none() || reading.processes.is_newborn(member.id);
+        let complete = |id| reading.samples.get(id).is_some_and(|sample| sample.complete);
+        let mut members = reading.members.iter();
+        members.all(|member| reading.in_cgroup(member.id.pid) || (by_itself(member) && complete(member.id)))
     }
 
     fn births(&self, reading: &Reading) -> u64 {
@@ -195,15 +236,18 @@ impl Series {
         count(&self.members, |member| reading.processes.presence(member.id) != Presence::Here)
     }
 
-    /// A root that went away leaves a place; a root that was no member before takes one.
+    /// A root that went away leaves a place; another that was no member before takes one. The same coming back takes its own.
     fn count_restarts(&mut self, reading: &Reading) {
         let is_member = |id: &Root| reading.members.binary_search_by_key(id, |member| member.id).is_ok();
-        let lost = count(&self.top, |root| !is_member(root));
-        let gained = count(&reading.top, |root| !self.has(*root));
-        self.vacancies = self.vacancies.saturating_add(lost);
-        let replaced = self.vacancies.min(gained);
-        self.vacancies -= replaced;
-        self.restarts = self.restarts.saturating_add(replaced);
+        let gained: Vec<Root> = reading.top.iter().filter(|root| !self.has(**root)).copied().collect();
+        self.vacant.extend(self.top.iter().filter(|root| !is_member(root)));
+        for root in gained {
+            if let Some(own) = self.vacant.iter().position(|vacant| *vacant == root) {
+                self.vacant.remove(own);
+            } else if self.vacant.pop().is_some() {
+                self.restarts = self.restarts.saturating_add(1);
+            }
+        }
     }
 
     fn gauge(&mut self, reading: &Reading) {
@@ -211,11 +255,16 @@ impl Series {
         self.zombies = stats().map(|stat| u64::from(stat.is_zombie())).sum();
         self.live = stats().map(|stat| u64::from(!stat.is_zombie())).sum();
         let samples = reading.members.iter().filter_map(|member| reading.samples.get(member.id));
-        self.rss = samples.fold(0, |sum: u64, sample| sum.saturating_add(sample.rss));
+        self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
+    }
+
+    fn member(&self, id: Identity) -> Option<&Member> {
+        let index = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
+        self.members.get(index)
     }
 
     fn has(&self, id: Identity) -> bool {
-        self.members.binary_search_by_key(&id, |member| member.id).is_ok()
+        self.member(id).is_some()
     }
 }
 

@@ -2,11 +2,14 @@
 //!
 //! A reader may be slow or stopped, so writing has a thread of its own: the loop goes on hearing stdin and signals.
 
-use std::io::{self, Write};
+use std::io;
+use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use rustix::io::ioctl_fionread;
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::fs::{FileType, fstat};
+use rustix::io::{Errno, ioctl_fionread};
 use tokio::sync::mpsc as answers;
 
 /// How often the pipe is looked at while the reader finishes.
@@ -49,17 +52,33 @@ impl Writer {
         self.written.recv().await.ok_or_else(stopped)?
     }
 
-    /// Waits until the reader has read all of it. Telegraf closes the pipe when the process ends, so what still
+    /// Waits until the reader of a pipe has read all of it. Telegraf closes the pipe when the process ends, so what still
     /// lies in it then is lost; the caller bounds the wait.
     pub async fn drain(&self) {
-        while ioctl_fionread(io::stdout()).is_ok_and(|unread| unread > 0) {
+        let is_pipe = fstat(io::stdout()).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo);
+        while is_pipe && ioctl_fionread(io::stdout()).is_ok_and(|unread| unread > 0) {
             tokio::time::sleep(DRAIN_POLL).await;
         }
     }
 }
 
-fn write_all(lines: &[u8]) -> io::Result<()> {
-    let mut stdout = io::stdout().lock();
-    stdout.write_all(lines)?;
-    stdout.flush()
+fn write_all(mut lines: &[u8]) -> io::Result<()> {
+    let stdout = io::stdout();
+    while !lines.is_empty() {
+        match rustix::io::write(&stdout, lines) {
+            Ok(written) => lines = lines.get(written..).unwrap_or_default(),
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => wait_for(&stdout, PollFlags::OUT)?, // whoever shares it made it non-blocking
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Waits, without a limit, for a descriptor that is non-blocking.
+pub(crate) fn wait_for(fd: &impl AsFd, what: PollFlags) -> io::Result<()> {
+    match poll(&mut [PollFd::new(fd, what)], None) {
+        Ok(_) | Err(Errno::INTR) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }

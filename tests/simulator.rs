@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use telegraf_taskstats::account::{Ledger, Sight};
+use telegraf_taskstats::account::{Charge, Ledger, Sight};
 use telegraf_taskstats::kernel::stat::{Identity, TICK};
 use telegraf_taskstats::processes::Presence;
 
@@ -270,7 +270,7 @@ impl Plugin {
                 Presence::Gone
             }
         };
-        self.reported += self.ledger.settle(&sights, presence).iter().sum::<u64>();
+        self.reported += self.ledger.settle(&sights, presence).into_iter().map(Charge::total).sum::<u64>();
         self.known = known;
         self.listings = [Some(listing), self.listings[0]];
     }

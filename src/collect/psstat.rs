@@ -43,16 +43,22 @@ pub fn rss(stat: &Stat, proc: &mut Proc) -> io::Result<u64> {
     Ok(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
-/// The fields of a series that are known. Asking for `p_cpu` begins its next interval.
+/// The fields of a series that are known: of one with a hidden process, those that its cgroups tell. Asking for `p_cpu` begins
+/// its next interval.
 #[must_use]
 pub fn fields(series: &mut Series, mem_total: Option<u64>) -> Vec<(&'static str, Value)> {
-    let p_cpu = series.p_cpu();
+    let cpu_is_known = series.metered || !series.hidden;
+    let p_cpu = if cpu_is_known { series.p_cpu() } else { None };
     let asked = &series.output.psstat_fields;
     let asked = PsstatField::ALL.into_iter().filter(|field| asked.contains(field));
-    let known = asked.filter_map(|field| {
+    let known = asked.filter(|field| match field {
+        PsstatField::PCpu | PsstatField::CpuTime => cpu_is_known,
+        _ => !series.hidden,
+    });
+    let values = known.filter_map(|field| {
         let value = match field {
             PsstatField::PCpu => Value::Float(rounded(p_cpu?, 1e6)),
-            PsstatField::PMem => Value::Float(rounded(share(series.rss, mem_total?), 1e9)),
+            PsstatField::PMem => Value::Float(rounded(share(series.rss?, mem_total?), 1e9)),
             PsstatField::NProc => Value::Integer(series.live),
             PsstatField::NZombie => Value::Integer(series.zombies),
             PsstatField::CpuTime => Value::Integer(series.cpu_time),
@@ -62,7 +68,7 @@ pub fn fields(series: &mut Series, mem_total: Option<u64>) -> Vec<(&'static str,
         };
         Some((field.name(), value))
     });
-    known.collect()
+    values.collect()
 }
 
 #[allow(clippy::cast_precision_loss)] // bytes of memory are below 2^53

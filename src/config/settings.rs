@@ -53,12 +53,17 @@ impl Settings {
         // There is one way to account so far, and "auto" finds it.
         one("accounting").of(arguments.accounting, |i| i.accounting)?;
         let targets = targets(arguments, &files, interval.is_some())?;
+        let proc_root = proc_root.unwrap_or_else(|| from_environment("HOST_PROC", "/proc"));
+        let sys_root = sys_root.unwrap_or_else(|| from_environment("HOST_SYS", "/sys"));
+        if directory.is_none() && arguments.cache_name.is_some() {
+            say(Level::Warning, "--cache-name does nothing without --cache-dir: no cache file is kept");
+        }
         Ok(Self {
-            proc_root: proc_root.unwrap_or_else(|| from_environment("HOST_PROC", "/proc")),
-            sys_root: sys_root.unwrap_or_else(|| from_environment("HOST_SYS", "/sys")),
             interval,
             cache: directory.map(|directory| CacheFile { directory, name: cache_name }),
-            digest: digest_of(format!("{targets:?}").as_bytes()),
+            digest: digest_of(format!("{proc_root:?}{sys_root:?}{targets:?}").as_bytes()),
+            proc_root,
+            sys_root,
             targets,
         })
     }

@@ -137,6 +137,8 @@ pub struct Interval(pub Option<Duration>);
 impl Interval {
     /// Below this, the ticks of /proc are too coarse for a rate.
     const SHORTEST: Duration = Duration::from_millis(100);
+    /// Beyond this, it is a mistake.
+    const LONGEST: Duration = Duration::from_secs(86_400);
 }
 
 impl FromStr for Interval {
@@ -150,6 +152,9 @@ impl FromStr for Interval {
             .map_err(|error| format!("{text:?} is not a duration ({error}): write it like \"10s\""))?;
         if period < Self::SHORTEST {
             return Err(format!("{text:?} is too short: \"100ms\" is the shortest interval"));
+        }
+        if period > Self::LONGEST {
+            return Err(format!("{text:?} is too long: \"1day\" is the longest interval"));
         }
         Ok(Self(Some(period)))
     }
@@ -269,7 +274,7 @@ mod tests {
         assert_eq!("10s".parse(), Ok(Interval(Some(Duration::from_secs(10)))));
         assert_eq!("1m 30s".parse(), Ok(Interval(Some(Duration::from_secs(90)))));
         assert_eq!("".parse(), Ok(Interval(None)));
-        for text in ["10", "fast", "0s", "99ms", "-1s"] {
+        for text in ["10", "fast", "0s", "99ms", "-1s", "2days"] {
             assert!(text.parse::<Interval>().is_err(), "{text:?}");
         }
     }

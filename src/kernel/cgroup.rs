@@ -31,7 +31,7 @@ pub fn hierarchies(sys_root: &Path) -> Vec<PathBuf> {
 ///
 /// # Errors
 /// The directory cannot be read.
-pub fn children(cgroup: &Path) -> io::Result<Vec<OsString>> {
+fn children(cgroup: &Path) -> io::Result<Vec<OsString>> {
     let Some(metadata) = unless_gone(std::fs::metadata(cgroup))? else { return Ok(Vec::new()) };
     if metadata.nlink() == 2 {
         return Ok(Vec::new()); // kernfs counts directories: there are only files to list
@@ -47,21 +47,26 @@ pub fn children(cgroup: &Path) -> io::Result<Vec<OsString>> {
 /// argument is the path relative to `root`.
 ///
 /// # Errors
-/// A directory cannot be read.
+/// A directory cannot be read (any user may close one that is his). The others are visited all the same.
 pub fn walk(root: &Path, mut visit: impl FnMut(&Path) -> bool) -> io::Result<()> {
+    let mut failed = None;
     let mut pending = vec![PathBuf::new()];
     while let Some(above) = pending.pop() {
         if above.components().count() >= DEPTH_MAX {
             continue;
         }
-        for name in children(&root.join(&above))? {
+        let names = children(&root.join(&above)).unwrap_or_else(|error| {
+            failed.get_or_insert(error);
+            Vec::new()
+        });
+        for name in names {
             let path = above.join(name);
             if visit(&path) {
                 pending.push(path);
             }
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
 /// What identifies a cgroup: the inode of its directory, which a cgroup made anew under the same name does not share.
@@ -72,22 +77,22 @@ pub fn inode(cgroup: &Path) -> io::Result<Option<u64>> {
     Ok(unless_gone(std::fs::metadata(cgroup))?.filter(std::fs::Metadata::is_dir).map(|m| m.ino()))
 }
 
-/// The pids in a cgroup and all below it (`cgroup.procs`). A process of a namespace that we cannot see shows as 0
-/// and is left out, and so is what a threaded cgroup refuses to list (EOPNOTSUPP): its domain lists it.
-///
-/// # Errors
-/// A directory cannot be read.
-pub fn processes(cgroup: &Path) -> io::Result<Vec<u32>> {
-    let mut pids = own_processes(cgroup)?;
-    let mut failed = None;
-    walk(cgroup, |below| {
-        match own_processes(&cgroup.join(below)) {
-            Ok(more) => pids.extend(more),
-            Err(error) => failed = Some(error),
-        }
+/// The pids in a cgroup and all below it (`cgroup.procs`), and what kept some of them from being read. A process of a
+/// namespace that we cannot see shows as 0 and is left out, and so is what a threaded cgroup refuses to list (EOPNOTSUPP):
+/// its domain lists it.
+#[must_use]
+pub fn processes(cgroup: &Path) -> (Vec<u32>, Option<io::Error>) {
+    let (mut pids, mut failed) = (Vec::new(), None);
+    let mut add = |of: io::Result<Vec<u32>>| match of {
+        Ok(more) => pids.extend(more),
+        Err(error) => drop(failed.get_or_insert(error)),
+    };
+    add(own_processes(cgroup));
+    let walked = walk(cgroup, |below| {
+        add(own_processes(&cgroup.join(below)));
         true
-    })?;
-    failed.map_or(Ok(pids), Err)
+    });
+    (pids, failed.or(walked.err()))
 }
 
 fn own_processes(cgroup: &Path) -> io::Result<Vec<u32>> {
@@ -151,10 +156,22 @@ mod tests {
         cgroup(root.path(), "a.service", "10\n11\n");
         cgroup(root.path(), "a.service/nested/deeper", "12\n0\n");
         cgroup(root.path(), "b.service", "13\n");
-        let mut pids = processes(&root.path().join("a.service")).unwrap();
+        let (mut pids, failed) = processes(&root.path().join("a.service"));
         pids.sort_unstable();
-        assert_eq!(pids, [10, 11, 12]);
-        assert!(processes(&root.path().join("never")).unwrap().is_empty());
+        assert!(pids == [10, 11, 12] && failed.is_none());
+        let (pids, failed) = processes(&root.path().join("never"));
+        assert!(pids.is_empty() && failed.is_none());
+    }
+
+    #[test]
+    fn what_cannot_be_read_costs_the_rest_nothing() {
+        let root = tempfile::tempdir().unwrap();
+        cgroup(root.path(), "a", "10\n");
+        fs::create_dir_all(root.path().join("a/closed/cgroup.procs")).unwrap(); // reading it fails
+        cgroup(root.path(), "a/open", "12\n");
+        let (mut pids, failed) = processes(&root.path().join("a"));
+        pids.sort_unstable();
+        assert!(pids == [10, 12] && failed.is_some());
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
+use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
 
 /// Which directory: device, inode and, since ext4 uses an inode again at once, the time of its creation.
@@ -20,6 +21,18 @@ pub struct PidfileWatch {
     watched: BTreeMap<PathBuf, Directory>,
 }
 
+/// Whether an entry came, went, or was written to its end. Reading pidfiles makes events too, and so does a log file that
+/// somebody keeps in the directory.
+fn tells_of_an_entry(kind: EventKind) -> bool {
+    matches!(
+        kind,
+        EventKind::Create(_)
+            | EventKind::Remove(_)
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Access(AccessKind::Close(AccessMode::Write))
+    )
+}
+
 impl PidfileWatch {
     /// `hint` is called, from a thread of the watcher's own, whenever an entry came, went or was written.
     ///
@@ -27,8 +40,7 @@ impl PidfileWatch {
     /// The kernel refuses another inotify instance (fs.inotify.max_user_instances).
     pub fn new(hint: impl Fn() + Send + 'static) -> notify::Result<Self> {
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            // Reading the pidfiles makes access events of its own.
-            if !matches!(event, Ok(Event { kind: EventKind::Access(_), .. })) {
+            if event.is_ok_and(|event| tells_of_an_entry(event.kind)) {
                 hint();
             }
         })?;

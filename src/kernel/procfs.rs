@@ -178,19 +178,29 @@ impl Proc {
         Ok(text.trim().to_owned())
     }
 
-    /// Whether a pid without an entry belongs to a process that is merely hidden from us (hidepid): kill(2) with
-    /// signal 0 then says EPERM, not ESRCH. Only the real `/proc` can be asked so.
+    /// Whether a pid that is not in the listing belongs to a process that is merely hidden from us (hidepid): kill(2) with
+    /// signal 0 then says EPERM, not ESRCH, and its files cannot be opened (those of a mere thread can). Only the real
+    /// `/proc` can be asked so.
     #[must_use]
     pub fn is_hidden(&self, pid: u32) -> bool {
-        let pid = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+        let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
         self.root == Path::new("/proc")
-            && pid.is_some_and(|pid| rustix::process::test_kill_process(pid) == Err(rustix::io::Errno::PERM))
+            && process
+                .is_some_and(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::PERM))
+            && !matches!(self.open_stat(pid), Ok(Some(_)))
     }
 
     fn open_file(&self, pid: u32, file: &str) -> io::Result<Option<OwnedFd>> {
         let path = path_of(pid, file);
         let flags = OFlags::RDONLY | OFlags::CLOEXEC;
         unless_gone(openat(&self.directory, as_path(&path), flags, Mode::empty()).map_err(io::Error::from))
+    }
+
+    /// Our own pid as this /proc has it, which in a container may be another one than getpid(2) says.
+    #[must_use]
+    pub fn own_pid(&self) -> Option<u32> {
+        let link = readlinkat(&self.directory, c"self", Vec::new()).ok()?;
+        decimal(link.as_bytes()).and_then(|pid| u32::try_from(pid).ok())
     }
 
     /// Reads a small file of a process into the buffer.

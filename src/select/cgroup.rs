@@ -5,9 +5,8 @@ use std::path::{Path, PathBuf};
 use globset::GlobMatcher;
 use serde::Deserialize;
 
-use super::{Found, How, View, filter};
+use super::{Found, View, filter};
 use crate::kernel::cgroup;
-use crate::kernel::stat::Stat;
 
 /// A glob over cgroup paths; `*` does not cross '/'.
 #[derive(Debug, Clone, Deserialize)]
@@ -70,7 +69,7 @@ pub(super) fn groups(found: Vec<PathBuf>, meant: Option<&String>, view: &mut Vie
     let named: Vec<_> = named.collect();
     match meant {
         Some(meant) if named.is_empty() => {
-            vec![Found { name: Some(name_of(Path::new(meant))), how: How::Cgroup, ..Found::default() }]
+            vec![Found { name: Some(name_of(Path::new(meant))), ..Found::default() }]
         }
         _ => named,
     }
@@ -84,7 +83,7 @@ pub(super) fn in_first_hierarchy(
     for root in view.hierarchies {
         let mut found = Vec::new();
         if let Err(error) = ask(root, &mut found) {
-            view.complaints.add(format!("Cgroups below {}: {error}", root.display()));
+            view.incomplete(root, &error);
         }
         if !found.is_empty() {
             return found.into_iter().map(|path| root.join(path)).collect();
@@ -98,15 +97,31 @@ pub(super) fn in_first_hierarchy(
 
 /// The processes of a cgroup. The zombies among them are not listed by the kernel: they are found by their parents.
 pub(super) fn group(path: &Path, view: &mut View) -> Found {
-    let pids = cgroup::processes(path).unwrap_or_else(|error| {
+    let (pids, failed) = cgroup::processes(path);
+    if let Some(error) = failed {
         view.complaints.add(format!("Cgroup {}: {error}", path.display()));
-        Vec::new()
-    });
-    let live = pids.iter().filter_map(|pid| view.processes.get(*pid));
-    let processes: Vec<Stat> = live.clone().copied().collect();
-    let zombies = live.flat_map(|parent| view.processes.children(parent.id.pid)).filter(|child| child.is_zombie());
-    let processes = zombies.copied().chain(processes.iter().copied()).collect();
-    Found { processes, cgroups: vec![path.to_owned()], how: How::Cgroup, ..Found::default() }
+    }
+    let mut found = Found::default();
+    for pid in pids {
+        match view.processes.get(pid) {
+            Some(stat) => {
+                let children = view.processes.children(pid);
+                found.exact.extend(children.filter(|child| child.is_zombie()).chain([stat]));
+            }
+            None if view.proc.is_hidden(pid) => {
+                found.hidden = true;
+                view.complaints.add(format!(
+                    "Processes in cgroup {} are hidden by /proc (hidepid): what is not known of them is left out; give the \
+                     plugin CAP_SYS_PTRACE, or the group that the mount's gid= names",
+                    path.display()
+                ));
+            }
+            None => {}
+        }
+    }
+    let pids = found.exact.iter().map(|stat| stat.id.pid).collect();
+    found.cgroups.push((path.to_owned(), pids));
+    found
 }
 
 /// The last part of the path, as systemd unescapes it, without `.service`.

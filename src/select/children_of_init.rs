@@ -5,8 +5,9 @@
 
 use std::collections::BTreeMap;
 
+use super::pid::hidden;
 use super::tree::members;
-use super::{Found, How, View};
+use super::{Found, View};
 use crate::kernel::stat::Stat;
 
 const INIT: u32 = 1;
@@ -18,12 +19,14 @@ pub(super) fn find(view: &mut View) -> Vec<Found> {
     };
     if let Some(init) = view.processes.get(INIT) {
         add(init, vec![*init]);
+    } else if view.proc.is_hidden(INIT) {
+        view.complaints.add(hidden(INIT));
     }
     for child in view.processes.children(INIT) {
         add(child, tree(child, view));
     }
     let groups = groups.into_iter();
-    groups.map(|(comm, processes)| Found { name: Some(comm), processes, how: How::Group, ..Found::default() }).collect()
+    groups.map(|(comm, exact)| Found { name: Some(comm), exact, ..Found::default() }).collect()
 }
 
 fn tree(root: &Stat, view: &View) -> Vec<Stat> {

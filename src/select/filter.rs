@@ -139,13 +139,15 @@ impl Filters {
     /// Keeps what passes; the cheapest question is asked first, and this plugin never passes.
     pub(super) fn narrow(&mut self, processes: &mut Vec<Stat>, view: &mut View) {
         let Self { pattern, cmdline, exe, user } = self;
-        processes.retain(|stat| stat.id.pid != view.own_pid);
+        processes.retain(|stat| Some(stat.id.pid) != view.own_pid);
         if let Some(ProcessPattern(regex)) = pattern {
             processes.retain(|stat| regex.is_match(stat.comm.as_bytes()));
         }
         if let Some(user) = user {
             match user.uid() {
-                Some(uid) => processes.retain(|stat| ask(view, stat, |view| view.proc.owner(stat.id.pid)) == Some(uid)),
+                Some(uid) => {
+                    processes.retain(|stat| ask("user", view, stat, |view| view.proc.owner(stat.id.pid)) == Some(uid))
+                }
                 None => {
                     view.complaints.add(format!("No such user: user = {:?}; nothing matches it", user.name));
                     processes.clear();
@@ -154,31 +156,32 @@ impl Filters {
         }
         if let Some(ExeGlob(glob)) = exe {
             let is_match = |path: &OsStr| glob.is_match(Path::new(path));
-            processes
-                .retain(|stat| ask(view, stat, |view| view.proc.exe(stat.id.pid)).is_some_and(|path| is_match(&path)));
+            processes.retain(|stat| {
+                ask("exe", view, stat, |view| view.proc.exe(stat.id.pid)).is_some_and(|path| is_match(&path))
+            });
         }
         if let Some(ProcessPattern(regex)) = cmdline {
             processes.retain(|stat| {
-                ask(view, stat, |view| view.proc.cmdline(stat.id.pid)).is_some_and(|line| regex.is_match(&line))
+                ask("cmdline", view, stat, |view| view.proc.cmdline(stat.id.pid))
+                    .is_some_and(|line| regex.is_match(&line))
             });
         }
     }
 }
 
 /// What a file of a process says. One that cannot be read does not match, and that is said.
-fn ask<T>(view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) -> io::Result<Option<T>>) -> Option<T> {
+fn ask<T>(key: &str, view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) -> io::Result<Option<T>>) -> Option<T> {
     match read(view) {
         Ok(answer) => answer,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            view.complaints.add(
-                "Executables of other users' processes cannot be read, so exe does not match them: give the plugin \
+            view.complaints.add(format!(
+                "{key} does not match some processes of other users, since {key} of them cannot be read: give the plugin \
                  CAP_SYS_PTRACE"
-                    .to_owned(),
-            );
+            ));
             None
         }
         Err(error) => {
-            view.complaints.add(format!("{}: {error}", called(stat.id, stat)));
+            view.complaints.add(format!("{key} of {}: {error}", called(stat.id, stat)));
             None
         }
     }

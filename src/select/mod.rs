@@ -13,7 +13,7 @@ mod systemd_unit;
 mod tree;
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 pub use cgroup::CgroupGlob;
 pub use filter::{ExeGlob, Filters, ProcessPattern, User};
@@ -21,6 +21,8 @@ pub use pid_dir::PidDir;
 pub use pid_file::{PidFile, StalePolicy};
 pub use systemd_unit::UnitGlob;
 pub use tree::{Member, Root};
+
+use serde::{Deserialize, Serialize};
 
 use crate::encode::Tags;
 use crate::kernel::clock::Clock;
@@ -68,6 +70,15 @@ pub struct Target {
     last_name: Option<String>,
 }
 
+/// What a target remembers, beyond its series.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Memory {
+    /// The last name under which something was found.
+    last_name: Option<String>,
+    /// The processes that were accepted for each pidfile.
+    accepted: BTreeMap<String, Vec<Identity>>,
+}
+
 /// What selectors see of the host.
 pub struct View<'a> {
     /// The process table, just scanned.
@@ -78,10 +89,20 @@ pub struct View<'a> {
     pub hierarchies: &'a [PathBuf],
     /// The wall clock and the time since boot.
     pub clock: &'a dyn Clock,
-    /// This process, which never matches a filter.
-    pub own_pid: u32,
+    /// This process, which never matches a filter; unknown where /proc is of another pid namespace.
+    pub own_pid: Option<u32>,
+    /// Whether something could not be looked at, so that what is not found may still be there.
+    pub incomplete: bool,
     /// Where to say what is wrong with a target.
     pub complaints: &'a mut Complaints,
+}
+
+impl View<'_> {
+    /// Some cgroups below a root could not be looked at.
+    fn incomplete(&mut self, root: &Path, error: &std::io::Error) {
+        self.incomplete = true;
+        self.complaints.add(format!("Some cgroups below {} are not seen: {error}", root.display()));
+    }
 }
 
 /// What a selector found under one name.
@@ -89,34 +110,22 @@ pub struct View<'a> {
 struct Found {
     /// The name it was found under; else each root's comm.
     name: Option<String>,
-    /// Processes.
-    processes: Vec<Stat>,
-    /// Cgroups whose processes these are.
-    cgroups: Vec<PathBuf>,
-    /// What the processes are.
-    how: How,
+    /// Roots: their trees are members.
+    roots: Vec<Stat>,
+    /// Members without their trees.
+    exact: Vec<Stat>,
+    /// Cgroups whose processes these are, with the pids in each.
+    cgroups: Vec<(PathBuf, Vec<u32>)>,
     /// Whether there is a process that cannot be seen: then nothing can be said.
     hidden: bool,
-}
-
-/// What the processes that a selector found are.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-enum How {
-    /// Roots: their trees are the members.
-    #[default]
-    Trees,
-    /// The members, all of them.
-    Group,
-    /// The members, all of them, and all that is in `cgroups`.
-    Cgroup,
 }
 
 impl Found {
     /// Takes in what was found under the same name.
     fn join(&mut self, other: Self) {
-        self.processes.extend(other.processes);
+        self.roots.extend(other.roots);
+        self.exact.extend(other.exact);
         self.cgroups.extend(other.cgroups);
-        self.how = other.how;
         self.hidden |= other.hidden;
     }
 }
@@ -128,10 +137,8 @@ pub struct Selected {
     pub roots: Vec<Stat>,
     /// Members without their trees, sorted by pid.
     pub exact: Vec<Stat>,
-    /// The cgroups that some of the members are in, none of which is in another.
-    pub cgroups: Vec<PathBuf>,
-    /// The pids of those that are in these cgroups, sorted.
-    pub in_cgroups: Vec<u32>,
+    /// The cgroups that some of the members are in, none of which is in another, with the pids in each.
+    pub cgroups: Vec<(PathBuf, Vec<u32>)>,
     /// Whether a process of it exists that cannot be seen: then nothing can be said.
     pub hidden: bool,
     /// How it is written.
@@ -147,17 +154,38 @@ impl Target {
 
     /// The directory of pidfiles to watch.
     #[must_use]
-    pub fn watched_directory(&self) -> Option<&std::path::Path> {
+    pub fn watched_directory(&self) -> Option<&Path> {
         match &self.source {
             Source::PidDir(directory) => Some(directory.path()),
             _ => None,
         }
     }
 
+    /// What it remembers of what it found.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let accepted = match &self.source {
+            Source::PidFile(file) => BTreeMap::from([file.memory()]),
+            Source::PidDir(directory) => directory.memory(),
+            _ => BTreeMap::new(),
+        };
+        Memory { last_name: self.last_name.clone(), accepted }
+    }
+
+    /// Goes on from what an earlier one of the same selector remembered.
+    pub fn remember(&mut self, memory: Memory) {
+        self.last_name = memory.last_name;
+        match &mut self.source {
+            Source::PidFile(file) => file.remember(&memory.accepted),
+            Source::PidDir(directory) => directory.remember(memory.accepted),
+            _ => {}
+        }
+    }
+
     /// Finds this target's processes, by name.
     fn find(&mut self, view: &mut View) -> Vec<Found> {
         let mut found = match &mut self.source {
-            Source::All => vec![Found { processes: view.processes.iter().copied().collect(), ..Found::default() }],
+            Source::All => vec![Found { roots: view.processes.iter().copied().collect(), ..Found::default() }],
             Source::Pid(pid) => vec![pid::find(*pid, view)],
             Source::PidFile(file) => vec![file.find(view)],
             Source::PidDir(directory) => directory.find(view),
@@ -168,9 +196,10 @@ impl Target {
         };
         if !self.filters.are_empty() {
             for group in &mut found {
-                self.filters.narrow(&mut group.processes, view);
                 // What is left of a cgroup is no cgroup: it is processes and their trees.
-                (group.how, group.cgroups) = (How::Trees, Vec::new());
+                group.roots.append(&mut group.exact);
+                group.cgroups.clear();
+                self.filters.narrow(&mut group.roots, view);
             }
         }
         self.give_names(found)
@@ -186,17 +215,19 @@ impl Target {
         }
         let mut named = Vec::new();
         for group in found {
-            if group.name.is_some() || group.hidden {
+            if group.hidden {
+                named.push(Found { name: group.name.clone().or_else(|| self.last_name.clone()), ..group });
+            } else if group.name.is_some() {
                 named.push(group);
             } else {
-                named.extend(by_comm(group.processes));
+                named.extend(by_comm(group.roots));
             }
         }
         if named.is_empty() && self.is_one() {
             let name = self.last_name.clone().unwrap_or_else(|| self.label.clone());
             named.push(Found { name: Some(name), ..Found::default() });
         } else {
-            self.last_name = named.last().and_then(|group| group.name.clone());
+            self.last_name = named.last().and_then(|group| group.name.clone()).or_else(|| self.last_name.take());
         }
         named
     }
@@ -219,7 +250,7 @@ fn by_comm(processes: Vec<Stat>) -> Vec<Found> {
         groups.entry(process.comm.to_text().into_owned()).or_default().push(process);
     }
     let groups = groups.into_iter();
-    groups.map(|(comm, processes)| Found { name: Some(comm), processes, ..Found::default() }).collect()
+    groups.map(|(comm, roots)| Found { name: Some(comm), roots, ..Found::default() }).collect()
 }
 
 /// One gather's selection: what belongs to each series.
@@ -241,20 +272,14 @@ pub fn select(targets: &mut [Target], view: &mut View) -> BTreeMap<Tags, Selecte
 
 impl Selected {
     /// Nothing at all.
-    #[must_use]
-    pub fn none(output: Output) -> Self {
-        let (roots, exact, cgroups, in_cgroups) = Default::default();
-        Self { roots, exact, cgroups, in_cgroups, hidden: false, output }
+    fn none(output: Output) -> Self {
+        let (roots, exact, cgroups) = Default::default();
+        Self { roots, exact, cgroups, hidden: false, output }
     }
 
     fn add(&mut self, found: Found) {
-        if found.how == How::Cgroup {
-            self.in_cgroups.extend(found.processes.iter().map(|process| process.id.pid));
-        }
-        match found.how {
-            How::Trees => self.roots.extend(found.processes),
-            How::Group | How::Cgroup => self.exact.extend(found.processes),
-        }
+        self.roots.extend(found.roots);
+        self.exact.extend(found.exact);
         self.cgroups.extend(found.cgroups);
         self.hidden |= found.hidden;
     }
@@ -265,12 +290,11 @@ impl Selected {
             processes.sort_unstable_by_key(|process| process.id);
             processes.dedup_by_key(|process| process.id);
         }
-        self.in_cgroups.sort_unstable();
         self.cgroups.sort_unstable();
-        let mut outermost: Vec<PathBuf> = Vec::new();
-        for cgroup in self.cgroups.drain(..) {
-            if !outermost.last().is_some_and(|above| cgroup.starts_with(above)) {
-                outermost.push(cgroup);
+        let mut outermost: Vec<(PathBuf, Vec<u32>)> = Vec::new();
+        for (path, pids) in self.cgroups.drain(..) {
+            if !outermost.last().is_some_and(|(above, _)| path.starts_with(above)) {
+                outermost.push((path, pids));
             }
         }
         self.cgroups = outermost;

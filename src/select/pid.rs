@@ -4,7 +4,7 @@ use super::{Found, View};
 
 pub(super) fn find(pid: u32, view: &mut View) -> Found {
     let found = lookup(&[pid], view);
-    if found.processes.is_empty() && !found.hidden {
+    if found.roots.is_empty() && !found.hidden {
         view.complaints.add(format!("No process has the pid {pid}"));
     }
     found
@@ -15,16 +15,21 @@ pub(super) fn lookup(pids: &[u32], view: &mut View) -> Found {
     let mut found = Found::default();
     for pid in pids {
         match view.processes.get(*pid) {
-            Some(stat) => found.processes.push(*stat),
+            Some(stat) => found.roots.push(*stat),
             None if view.proc.is_hidden(*pid) => {
                 found.hidden = true;
-                view.complaints.add(format!(
-                    "Process {pid} exists but /proc hides it (hidepid): nothing is reported of it; \
-                     give the plugin CAP_SYS_PTRACE or a gid= that may see it"
-                ));
+                view.complaints.add(hidden(*pid));
             }
             None => {}
         }
     }
     found
+}
+
+/// What to say of a process that is hidden.
+pub(super) fn hidden(pid: u32) -> String {
+    format!(
+        "Process {pid} exists but /proc hides it (hidepid): what is not known of it is left out; give the plugin \
+         CAP_SYS_PTRACE, or the group that the mount's gid= names"
+    )
 }

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use super::{Found, PidFile, StalePolicy, View};
+use crate::kernel::stat::Identity;
 
 /// A directory of pidfiles, read anew at every gather.
 #[derive(Debug)]
@@ -12,19 +13,31 @@ pub struct PidDir {
     path: PathBuf,
     stale: StalePolicy,
     files: BTreeMap<OsString, PidFile>,
+    /// What was accepted for files that have not been read so far.
+    accepted: BTreeMap<String, Vec<Identity>>,
 }
 
 impl PidDir {
     /// A directory not read so far.
     #[must_use]
     pub fn new(path: PathBuf, stale: StalePolicy) -> Self {
-        Self { path, stale, files: BTreeMap::new() }
+        Self { path, stale, files: BTreeMap::new(), accepted: BTreeMap::new() }
     }
 
     /// Where it is.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// The processes accepted for each file.
+    pub(super) fn memory(&self) -> BTreeMap<String, Vec<Identity>> {
+        self.files.values().map(PidFile::memory).collect()
+    }
+
+    /// Goes on accepting what was accepted.
+    pub(super) fn remember(&mut self, accepted: BTreeMap<String, Vec<Identity>>) {
+        self.accepted = accepted;
     }
 
     /// The processes of each file that is there now. A directory that cannot be read has none.
@@ -39,10 +52,15 @@ impl PidDir {
         };
         let mut files = BTreeMap::new();
         for name in names.map(|entry| entry.file_name()) {
-            let new = || PidFile::new(self.path.join(&name), self.stale);
+            let new = || {
+                let mut file = PidFile::new(self.path.join(&name), self.stale);
+                file.remember(&self.accepted);
+                file
+            };
             files.insert(name.clone(), self.files.remove(&name).unwrap_or_else(new));
         }
         self.files = files;
+        self.accepted.clear();
         self.files.values_mut().map(|file| file.find(view)).collect()
     }
 }

@@ -1,5 +1,6 @@
 //! `pid_file`: the pids in the file, one per line, up to the first line that is not one.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use super::{Found, View, pid};
@@ -37,6 +38,18 @@ impl PidFile {
         Self { path, stale, accepted: Vec::new() }
     }
 
+    /// Its path, and the processes accepted for it.
+    pub(super) fn memory(&self) -> (String, Vec<Identity>) {
+        (self.path.to_string_lossy().into_owned(), self.accepted.clone())
+    }
+
+    /// Goes on accepting what was accepted.
+    pub(super) fn remember(&mut self, accepted: &BTreeMap<String, Vec<Identity>>) {
+        if let Some(accepted) = accepted.get(self.path.to_string_lossy().as_ref()) {
+            self.accepted.clone_from(accepted);
+        }
+    }
+
     /// The processes it names now, under the file's name.
     pub(super) fn find(&mut self, view: &mut View) -> Found {
         let mut found = match pidfile::read(&self.path) {
@@ -46,7 +59,7 @@ impl PidFile {
                 Found::default()
             }
         };
-        self.accepted = found.processes.iter().map(|stat| stat.id).collect();
+        self.accepted = found.roots.iter().map(|stat| stat.id).collect();
         found.name = Some(name_of(&self.path));
         found
     }
@@ -57,10 +70,10 @@ impl PidFile {
             view.complaints.add(format!("Pidfile {path}: its first line is {instead:?}, not a pid"));
         }
         let mut found = pid::lookup(&file.pids, view);
-        if found.processes.is_empty() && !found.hidden && !file.pids.is_empty() {
+        if found.roots.is_empty() && !found.hidden && !file.pids.is_empty() {
             view.complaints.add(format!("Pidfile {}: no process has the pid {:?}", self.path.display(), file.pids));
         }
-        found.processes.retain(|stat| self.accepts(file, stat, view));
+        found.roots.retain(|stat| self.accepts(file, stat, view));
         found
     }
 

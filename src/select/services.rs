@@ -39,7 +39,7 @@ fn units(root: &Path, view: &mut View) -> Vec<(String, PathBuf)> {
         Kind::Other => false,
     });
     if let Err(error) = walked {
-        view.complaints.add(format!("Cgroups below {}: {error}", root.display()));
+        view.incomplete(root, &error);
     }
     units
 }

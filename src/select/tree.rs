@@ -13,6 +13,8 @@ pub struct Member {
     /// The root through which it is one: itself, or the nearest above it when it was last below one. `None`: it is
     /// a member for as long as the selector says so, by itself.
     pub root: Option<Identity>,
+    /// Whether it is in no cgroup that carries the series' CPU, but has had a child in one: what it reaps is in there.
+    pub reaps_from_cgroups: bool,
 }
 
 /// A process that nothing else of its series is above.
@@ -23,12 +25,16 @@ pub type Root = Identity;
 ///
 /// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more.
 pub(super) fn members(processes: &Processes, roots: &[Stat], exact: &[Stat], before: &[Member]) -> Vec<Member> {
-    let mut tree = Tree { processes, members: Vec::new(), is_member: vec![false; processes.iter().len()] };
+    let places = vec![false; processes.iter().len()];
+    let mut tree = Tree { processes, members: Vec::new(), is_member: places.clone(), is_grown: places };
     for stat in exact {
         tree.add(stat.id, None);
     }
-    let roots_found: Vec<_> = roots.iter().filter(|root| tree.add(root.id, Some(root.id))).collect();
-    for root in roots_found {
+    for root in roots {
+        tree.add(root.id, Some(root.id));
+        set(&mut tree.is_grown, processes.place(root.id)); // by itself, below
+    }
+    for root in roots {
         tree.grow(root.id, root.id);
     }
     while tree.keep(before) {}
@@ -41,24 +47,29 @@ struct Tree<'a> {
     members: Vec<Member>,
     /// By place in the process table.
     is_member: Vec<bool>,
+    /// Whether what is below a process was looked at, or will be.
+    is_grown: Vec<bool>,
+}
+
+/// Sets a mark. False: it was set already, or there is no such place.
+fn set(marks: &mut [bool], place: Option<usize>) -> bool {
+    let Some(mark @ false) = place.and_then(|place| marks.get_mut(place)) else { return false };
+    *mark = true;
+    true
 }
 
 impl Tree<'_> {
-    fn mark(&mut self, id: Identity) -> Option<&mut bool> {
-        let place = self.processes.place(id)?;
-        self.is_member.get_mut(place)
-    }
-
     fn has(&self, id: Identity) -> bool {
         self.processes.place(id).is_some_and(|place| self.is_member.get(place) == Some(&true))
     }
 
     /// Makes a process that exists a member. False: it was one already, or does not exist.
     fn add(&mut self, id: Identity, root: Option<Identity>) -> bool {
-        let Some(mark @ false) = self.mark(id) else { return false };
-        *mark = true;
-        self.members.push(Member { id, root });
-        true
+        let added = set(&mut self.is_member, self.processes.place(id));
+        if added {
+            self.members.push(Member { id, root, reaps_from_cgroups: false });
+        }
+        added
     }
 
     /// Adds the descendants of a member that are not members.
@@ -67,7 +78,8 @@ impl Tree<'_> {
         let mut pending = vec![from.pid];
         while let Some(parent) = pending.pop() {
             for child in processes.children(parent) {
-                if self.add(child.id, Some(root)) {
+                if set(&mut self.is_grown, processes.place(child.id)) {
+                    self.add(child.id, Some(root));
                     pending.push(child.id.pid);
                 }
             }

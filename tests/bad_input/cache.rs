@@ -53,7 +53,7 @@ const SPOILT: &[(&str, Spoil)] = &[
     ("deep", |at, text| seal(at, text, &"[".repeat(1 << 20))),
     ("with negative numbers", |at, text| seal(at, text, &body_of(text).replace(":1", ":-1"))),
     ("with words for numbers", |at, text| seal(at, text, &body_of(text).replace(":1", ":\"one\""))),
-    ("from the future", |at, text| seal(at, text, &body_of(text).replace("\"looked\":", "\"looked\":9"))),
+    ("from the future", |at, text| seal(at, text, &body_of(text).replace("\"gathered\":", "\"gathered\":9"))),
     ("a fifo", |at, _| become_other(at, || mknodat(CWD, at, FileType::Fifo, Mode::RWXU, 0).unwrap())),
     ("a link loop", |at, _| become_other(at, || symlink(at, at).unwrap())),
     ("an endless device", |at, _| become_other(at, || symlink("/dev/zero", at).unwrap())),
@@ -80,7 +80,7 @@ fn with_numbers(text: &str, change: fn(u64) -> u64) -> String {
             Value::Array(values) => values.iter_mut().for_each(|value| walk(value, change)),
             Value::Object(map) => {
                 map.iter_mut()
-                    .filter(|(key, _)| !["digest", "looked", "pid", "ppid"].contains(&key.as_str()))
+                    .filter(|(key, _)| !["digest", "gathered", "pid", "ppid"].contains(&key.as_str()))
                     .for_each(|(_, value)| walk(value, change));
             }
             _ => {}
