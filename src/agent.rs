@@ -211,8 +211,7 @@ impl Agent {
             incomplete: false,
             complaints: &mut self.complaints,
         };
-        let selection = select(&mut self.targets, &mut view);
-        (selection, !view.incomplete)
+        select(&mut self.targets, &mut view)
     }
 
     /// The members of each series selected, in their order.
@@ -261,11 +260,13 @@ impl Agent {
             let (cgroups, at) = self.read_cgroups(&selected, at);
             let is_new = !self.series.contains_key(&tags);
             let series = self.series.entry(tags).or_insert_with(|| Series::new(selected.output.clone()));
-            (series.over, series.hidden) = (false, selected.hidden);
+            (series.over, series.hidden, series.unknown) = (false, selected.hidden, selected.incomplete);
             series.output = selected.output.clone();
             let top = selected.top(&members);
             let (processes, previous) = (&self.processes, self.gathered);
-            series.account(Reading { members, top, processes, samples, cgroups, at, previous }, is_new);
+            let of_cgroups = !selected.cgroups.is_empty();
+            let reading = Reading { members, top, processes, samples, cgroups, of_cgroups, at, previous };
+            series.account(reading, is_new);
         }
     }
 
@@ -275,7 +276,7 @@ impl Agent {
             if complete {
                 series.account(Reading::nothing(&self.processes, samples, at, self.gathered), false);
             } else {
-                (series.over, series.hidden, series.metered) = (false, true, false);
+                (series.over, series.unknown) = (false, true);
             }
         }
     }
@@ -284,7 +285,7 @@ impl Agent {
     /// has no cpu.stat.
     fn read_cgroups(&mut self, selected: &Selected, scanned: u64) -> (Option<CgroupReading>, u64) {
         let at = self.host.clock.monotonic();
-        let mut reading = CgroupReading { all: true, ..CgroupReading::default() };
+        let mut reading = CgroupReading { all: !selected.incomplete, ..CgroupReading::default() };
         for (path, pids) in &selected.cgroups {
             match (cgroup::inode(path), cgroup::usage(path)) {
                 (Ok(Some(inode)), Ok(Some(usage))) => reading.usages.push((inode, usage)),
@@ -297,7 +298,7 @@ impl Agent {
             reading.pids.extend(pids);
         }
         reading.pids.sort_unstable();
-        let carry = !reading.usages.is_empty() || !reading.all;
+        let carry = !reading.usages.is_empty() || !reading.pids.is_empty();
         if carry { (Some(reading), at) } else { (None, scanned) }
     }
 
@@ -344,7 +345,7 @@ impl Agent {
 
     /// Reads the configuration again. A bad one changes nothing.
     fn reload(&mut self, arguments: &Arguments, prompts: &mut Prompts) {
-        let settings = match Settings::load(arguments) {
+        let settings = match arguments.can_be_read_again().and_then(|()| Settings::load(arguments)) {
             Ok(settings) => settings,
             Err(error) => {
                 say(Level::Error, &format!("The configuration stays as it was: {error:#}"));
@@ -362,6 +363,13 @@ impl Agent {
         match settings.interval {
             Some(period) => prompts.set_period(period),
             None => say(Level::Warning, "An interval cannot be taken away while running: it stays as it was"),
+        }
+        let same_cache = match &self.cache {
+            Some(cache) => cache.is(settings.cache.as_ref()),
+            None => settings.cache.is_none(),
+        };
+        if !same_cache {
+            say(Level::Warning, "Another cache file takes a restart: it stays as it was");
         }
         let memories = self.memories();
         self.targets = settings.targets;

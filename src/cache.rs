@@ -154,11 +154,22 @@ impl Cache {
         let (boot_id, digest, series) = (self.boot_id.as_str(), self.digest, series.collect());
         let state = StateToWrite { boot_id, digest, gathered, listings, memories, ledger, series };
         let body = serde_json::to_vec(&state)?;
+        // The library's errors name the temporary file, another one each time: a message must be the same for the same reason.
+        self.replace(&body).map_err(|error| error.kind().into())
+    }
+
+    fn replace(&self, body: &[u8]) -> io::Result<()> {
         let mut file = tempfile::NamedTempFile::new_in(&self.file.directory)?;
-        writeln!(file, "{HEAD}{:016x}", digest_of(&body))?;
-        file.write_all(&body)?;
+        writeln!(file, "{HEAD}{:016x}", digest_of(body))?;
+        file.write_all(body)?;
         file.persist(self.file.path())?;
         Ok(())
+    }
+
+    /// Whether this is the file that settings name.
+    #[must_use]
+    pub fn is(&self, file: Option<&CacheFile>) -> bool {
+        file == Some(&self.file)
     }
 
     /// Writes for other targets from now on.

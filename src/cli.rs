@@ -81,6 +81,18 @@ pub struct Arguments {
 }
 
 impl Arguments {
+    /// Whether the configuration can be read a second time: a pipe cannot.
+    ///
+    /// # Errors
+    /// Names what cannot.
+    pub fn can_be_read_again(&self) -> anyhow::Result<()> {
+        let is_lasting = |path: &PathBuf| path.is_file() || path.is_dir();
+        match self.config.iter().find(|path| !is_lasting(path)) {
+            Some(path) => anyhow::bail!("{} is not there, or is no file that can be read again", path.display()),
+            None => Ok(()),
+        }
+    }
+
     /// Parses the command line; a long flag may have one dash only, as psstat (a Go program) takes it.
     ///
     /// # Errors

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::io::Write;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Telegraf stops reading stderr for good at a line of 64 KiB.
-const LENGTH_MAX: usize = 2048;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+/// Longest message, bytes. (Telegraf stops reading stderr for good at a line of 64 KiB.)
+const LENGTH_MAX: usize = 2000;
 
 /// How important a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,16 +20,36 @@ pub enum Level {
     Info,
 }
 
-/// Writes one message. It cannot fail: there is nobody left to tell.
+/// How many messages nobody could take.
+static LOST: AtomicUsize = AtomicUsize::new(0);
+
+/// Writes one message, unless stderr is full: a reader who does not read must not hold up what gathers. It cannot fail: there
+/// is nobody left to tell.
 pub fn say(level: Level, message: &str) {
+    let stderr = std::io::stderr();
+    let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
+    if matches!(poll(&mut ready, Some(&Timespec::default())), Ok(0)) {
+        LOST.fetch_add(1, Ordering::Relaxed);
+        return;
+    }
+    match LOST.swap(0, Ordering::Relaxed) {
+        0 => {}
+        lost => write(&format!("W! {lost} messages are lost, since nobody read them")),
+    }
     let prefix = match level {
         Level::Error => "E! ",
         Level::Warning => "W! ",
         Level::Info => "I! ",
     };
-    let one_line = message.chars().map(|c| if c.is_control() { ' ' } else { c });
-    let text: String = one_line.take(LENGTH_MAX).collect();
-    let _ = writeln!(std::io::stderr().lock(), "{prefix}{text}");
+    write(&format!("{prefix}{message}"));
+}
+
+/// One line, in one piece: a pipe that is ready takes 4096 bytes without blocking.
+fn write(message: &str) {
+    let mut line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.truncate(line.floor_char_boundary(LENGTH_MAX));
+    line.push('\n');
+    let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
 /// What is wrong at the moment: a complaint is said when it is new, and again when it comes back.

@@ -16,6 +16,9 @@ use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
 /// The configuration is wrong.
 const INVALID: u8 = 2;
 
+/// Files that the plugin needs besides, at most.
+const NEEDED: u64 = 32;
+
 /// Most files of /proc that are held open.
 const HELD_MAX: usize = 8192;
 
@@ -75,7 +78,8 @@ fn holdable() -> usize {
     // Where it cannot be raised, what is allowed is still enough for some.
     let raised = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
     let allowed = if raised.is_ok() { limit.maximum } else { limit.current };
-    allowed.map_or(HELD_MAX, |allowed| usize::try_from(allowed / 2).unwrap_or(HELD_MAX).min(HELD_MAX))
+    let half = |allowed: u64| usize::try_from(allowed.saturating_sub(NEEDED) / 2).unwrap_or(HELD_MAX);
+    allowed.map_or(HELD_MAX, |allowed| half(allowed).min(HELD_MAX))
 }
 
 /// The error chain, once.

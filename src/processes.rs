@@ -205,21 +205,24 @@ impl Processes {
     /// Whether a process was born since the scan before this one (never so on the first scan).
     #[must_use]
     pub fn is_newborn(&self, id: Identity) -> bool {
-        let [_, previous, _] = self.listings;
-        born_since(id, previous)
+        let [now, previous, _] = self.listings;
+        born_between(id, previous, now)
     }
 
     /// Whether a process was born since the scan before the one before: its CPU may still be below what a tick shows.
     #[must_use]
     pub fn is_young(&self, id: Identity) -> bool {
-        let [_, previous, before] = self.listings;
-        born_since(id, before.or(previous))
+        let [now, previous, before] = self.listings;
+        born_between(id, before.or(previous), now)
     }
 }
 
-/// Compared in whole ticks, since field 22 is rounded down to one.
-fn born_since(id: Identity, listing: Option<u64>) -> bool {
-    listing.is_some_and(|listing| id.start >= listing / TICK)
+/// Compared in whole ticks, since field 22 is rounded down to one. In a time namespace whose clock was set back, a process
+/// from before it seems to start in a far future: it is not new.
+fn born_between(id: Identity, listing: Option<u64>, now: Option<u64>) -> bool {
+    const SCAN: u64 = 60 * 100; // ticks that a scan may take after its listing
+    let future = now.map_or(u64::MAX, |now| now / TICK + SCAN);
+    listing.is_some_and(|listing| (listing / TICK..future).contains(&id.start))
 }
 
 /// Reads a process, through its stat file if that is held open; a new one may have taken the pid of that one since.

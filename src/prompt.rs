@@ -194,7 +194,7 @@ impl Prompts {
 
 /// The most urgent of what was asked for.
 fn take(asked: &mut Asked, may_observe: bool) -> Option<Prompt> {
-    if std::mem::take(&mut asked.reload) {
+    if asked.stop.is_none() && std::mem::take(&mut asked.reload) {
         Some(Prompt::Reload)
     } else if std::mem::take(&mut asked.gather) {
         asked.observe = false;

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::account::{CgroupMeter, Charge, Rate};
-use crate::kernel::stat::Identity;
+use crate::kernel::stat::{Identity, Stat};
 use crate::output::Output;
 use crate::processes::{Presence, Processes};
 use crate::select::{Member, Root};
@@ -37,6 +37,8 @@ pub struct Series {
     pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
     at: u64,
+    /// Whether nothing can be said of it now: some of it could not be looked at.
+    pub unknown: bool,
     /// Whether nothing can be said of its processes now: one of them is hidden.
     pub hidden: bool,
     /// Whether what it was found by is no longer there: it is written once more, then forgotten.
@@ -58,6 +60,8 @@ pub struct Reading<'a> {
     pub samples: &'a Samples,
     /// The cgroups that carry the series' CPU, if any do.
     pub cgroups: Option<CgroupReading>,
+    /// Whether its members without a root are those of cgroups.
+    pub of_cgroups: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
     pub at: u64,
     /// CLOCK_MONOTONIC (ns) of the last gather, unless this is the first look at what is selected: then nothing that exists
@@ -86,7 +90,7 @@ impl<'a> Reading<'a> {
     #[must_use]
     pub fn nothing(processes: &'a Processes, samples: &'a Samples, at: u64, previous: Option<u64>) -> Self {
         let (members, top) = Default::default();
-        Self { members, top, processes, samples, cgroups: None, at, previous }
+        Self { members, top, processes, samples, cgroups: None, of_cgroups: false, at, previous }
     }
 }
 
@@ -143,6 +147,7 @@ impl Series {
             rss: None,
             metered: false,
             at: 0,
+            unknown: false,
             hidden: false,
             over: false,
             written: false,
@@ -189,16 +194,22 @@ impl Series {
         self.rate.next(self.cpu_time, self.at)
     }
 
-    /// Whoever has, or had, a child in a cgroup that carries the CPU must not count what it reaps a second time.
+    /// Whoever has, or had, a child in a cgroup that carries the CPU must not count what it reaps a second time; and who is
+    /// in a cgroup, but has a child in another, must not count what that uses.
     fn mark_reapers(&self, reading: &mut Reading) {
-        if reading.cgroups.is_none() {
+        if !reading.of_cgroups {
             return;
         }
         let mut members = std::mem::take(&mut reading.members);
+        let ids: Vec<_> = members.iter().map(|member| member.id).collect();
         for member in members.iter_mut().filter(|member| !reading.in_cgroup(member.id.pid)) {
-            let before = self.member(member.id).is_some_and(|before| before.reaps_from_cgroups);
+            let before = self.member(member.id).is_some_and(|before| before.reaps_elsewhere);
             let mut children = reading.processes.children(member.id.pid);
-            member.reaps_from_cgroups = before || children.any(|child| reading.in_cgroup(child.id.pid));
+            let is_elsewhere = |child: &Stat| {
+                let outside = member.root.is_none() && ids.binary_search(&child.id).is_err();
+                outside || reading.in_cgroup(child.id.pid)
+            };
+            member.reaps_elsewhere = before || children.any(is_elsewhere);
         }
         reading.members = members;
     }
@@ -209,7 +220,7 @@ impl Series {
         let counts = member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id);
         match reading.samples.get(member.id) {
             Some(sample) if counts && !reading.in_cgroup(member.id.pid) => {
-                if member.reaps_from_cgroups {
+                if member.reaps_elsewhere {
                     sample.charge.own
                 } else {
                     sample.charge.total()

@@ -47,6 +47,9 @@ pub fn rss(stat: &Stat, proc: &mut Proc) -> io::Result<u64> {
 /// its next interval.
 #[must_use]
 pub fn fields(series: &mut Series, mem_total: Option<u64>) -> Vec<(&'static str, Value)> {
+    if series.unknown {
+        return Vec::new();
+    }
     let cpu_is_known = series.metered || !series.hidden;
     let p_cpu = if cpu_is_known { series.p_cpu() } else { None };
     let asked = &series.output.psstat_fields;

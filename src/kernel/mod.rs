@@ -13,6 +13,13 @@ pub mod stat;
 
 use std::io;
 
+/// Whether an error says that we are short of something, and nothing of what was asked for.
+#[must_use]
+pub fn is_shortage(error: &io::Error) -> bool {
+    let errno = rustix::io::Errno::from_io_error(error);
+    matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM))
+}
+
 /// Turns the two errors that mean "it went away" into `Ok(None)`.
 ///
 /// ENOENT comes from opening a file of a process that is gone, ESRCH from reading one that was opened

@@ -1,6 +1,6 @@
 //! A pidfile: opened without ever waiting for anyone, read in part, its age known.
 
-use std::fs::OpenOptions;
+use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
@@ -33,16 +33,13 @@ pub struct Pidfile {
 /// # Errors
 /// The file is missing or cannot be read, or is not a regular file.
 pub fn read(path: &Path) -> io::Result<Pidfile> {
+    // A device may do something when it is merely opened, so what it is comes first, and again afterwards.
+    refuse_what_is_no_file(&std::fs::metadata(path)?)?;
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
-    if metadata.is_dir() {
-        return Err(io::Error::from(io::ErrorKind::IsADirectory));
-    }
-    if !metadata.is_file() {
-        return Err(io::Error::other("it is not a regular file"));
-    }
+    refuse_what_is_no_file(&metadata)?;
     let mut text = Vec::new();
     let on_tmpfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == TMPFS);
     file.take(LENGTH_MAX).read_to_end(&mut text)?;
@@ -55,6 +52,14 @@ pub fn read(path: &Path) -> io::Result<Pidfile> {
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     let written = seconds.saturating_mul(1_000_000_000) + u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
     Ok(Pidfile { pids, instead, written, on_tmpfs })
+}
+
+fn refuse_what_is_no_file(metadata: &Metadata) -> io::Result<()> {
+    match metadata.file_type() {
+        kind if kind.is_file() => Ok(()),
+        kind if kind.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+        _ => Err(io::Error::other("it is not a regular file")),
+    }
 }
 
 fn parse(text: &[u8]) -> (Vec<u32>, Option<String>) {

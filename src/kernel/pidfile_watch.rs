@@ -37,8 +37,11 @@ impl PidfileWatch {
     /// `hint` is called, from a thread of the watcher's own, whenever an entry came, went or was written.
     ///
     /// # Errors
-    /// The kernel refuses another inotify instance (fs.inotify.max_user_instances).
+    /// The kernel refuses another inotify instance (fs.inotify.max_user_instances) or another thread.
     pub fn new(hint: impl Fn() + Send + 'static) -> notify::Result<Self> {
+        // The watcher takes it for granted that it can have a thread, and aborts where it cannot.
+        let thread = std::thread::Builder::new().spawn(|| {});
+        drop(thread.map_err(notify::Error::io)?.join());
         let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
             if event.is_ok_and(|event| tells_of_an_entry(event.kind)) {
                 hint();

@@ -196,6 +196,15 @@ impl Proc {
         unless_gone(openat(&self.directory, as_path(&path), flags, Mode::empty()).map_err(io::Error::from))
     }
 
+    /// Whether a pid that is not in the listing is that of a process (not of a mere thread) now: "Tgid:" of
+    /// `/proc/<pid>/status`. It was born after the listing.
+    #[must_use]
+    pub fn was_just_born(&mut self, pid: u32) -> bool {
+        let Ok(Some(status)) = self.read(pid, "status") else { return false };
+        let tgid = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
+        tgid.and_then(|tgid| decimal(tgid.trim_ascii())) == Some(u64::from(pid))
+    }
+
     /// Our own pid as this /proc has it, which in a container may be another one than getpid(2) says.
     #[must_use]
     pub fn own_pid(&self) -> Option<u32> {

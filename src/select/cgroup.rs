@@ -21,6 +21,9 @@ impl TryFrom<String> for CgroupGlob {
 
     fn try_from(text: String) -> Result<Self, String> {
         let relative = text.trim_matches('/');
+        if matches!(relative, "" | ".") {
+            return Err(format!("{text:?} is the whole hierarchy: name a cgroup in it"));
+        }
         if Path::new(relative).components().any(|part| part.as_os_str() == "..") {
             return Err(format!("{text:?} leaves the hierarchy: give a path below its root, without '..'"));
         }
@@ -97,11 +100,12 @@ pub(super) fn in_first_hierarchy(
 
 /// The processes of a cgroup. The zombies among them are not listed by the kernel: they are found by their parents.
 pub(super) fn group(path: &Path, view: &mut View) -> Found {
-    let (pids, failed) = cgroup::processes(path);
-    if let Some(error) = failed {
+    let (pids, error) = cgroup::processes(path);
+    let failed = error.is_some();
+    if let Some(error) = error {
         view.complaints.add(format!("Cgroup {}: {error}", path.display()));
     }
-    let mut found = Found::default();
+    let mut found = Found { hidden: failed, ..Found::default() };
     for pid in pids {
         match view.processes.get(pid) {
             Some(stat) => {

@@ -91,7 +91,7 @@ pub struct View<'a> {
     pub clock: &'a dyn Clock,
     /// This process, which never matches a filter; unknown where /proc is of another pid namespace.
     pub own_pid: Option<u32>,
-    /// Whether something could not be looked at, so that what is not found may still be there.
+    /// Whether something could not be looked at for the target at hand, so that what is not found may still be there.
     pub incomplete: bool,
     /// Where to say what is wrong with a target.
     pub complaints: &'a mut Complaints,
@@ -116,8 +116,10 @@ struct Found {
     exact: Vec<Stat>,
     /// Cgroups whose processes these are, with the pids in each.
     cgroups: Vec<(PathBuf, Vec<u32>)>,
-    /// Whether there is a process that cannot be seen: then nothing can be said.
+    /// Whether there is a process that cannot be seen: then nothing can be said of processes.
     hidden: bool,
+    /// Whether there may be more that could not be looked at: then nothing can be said at all.
+    incomplete: bool,
 }
 
 impl Found {
@@ -127,6 +129,7 @@ impl Found {
         self.exact.extend(other.exact);
         self.cgroups.extend(other.cgroups);
         self.hidden |= other.hidden;
+        self.incomplete |= other.incomplete;
     }
 }
 
@@ -139,8 +142,10 @@ pub struct Selected {
     pub exact: Vec<Stat>,
     /// The cgroups that some of the members are in, none of which is in another, with the pids in each.
     pub cgroups: Vec<(PathBuf, Vec<u32>)>,
-    /// Whether a process of it exists that cannot be seen: then nothing can be said.
+    /// Whether a process of it exists that cannot be seen: then nothing can be said of its processes.
     pub hidden: bool,
+    /// Whether there may be more of it that could not be looked at: then nothing can be said at all.
+    pub incomplete: bool,
     /// How it is written.
     pub output: Output,
 }
@@ -182,8 +187,8 @@ impl Target {
         }
     }
 
-    /// Finds this target's processes, by name.
-    fn find(&mut self, view: &mut View) -> Vec<Found> {
+    /// Finds this target's processes, by name. Not `complete` any more: some of what it looks for may be there unseen.
+    fn find(&mut self, view: &mut View, complete: &mut bool) -> Vec<Found> {
         let mut found = match &mut self.source {
             Source::All => vec![Found { roots: view.processes.iter().copied().collect(), ..Found::default() }],
             Source::Pid(pid) => vec![pid::find(*pid, view)],
@@ -202,20 +207,23 @@ impl Target {
                 self.filters.narrow(&mut group.roots, view);
             }
         }
-        self.give_names(found)
+        let incomplete = std::mem::take(&mut view.incomplete);
+        *complete &= !incomplete;
+        self.give_names(found, incomplete)
     }
 
     /// Every group gets a name: the target's, else its own, else the comm of each root. A target that was written and
     /// found nothing is a group too, under the last name it had.
-    fn give_names(&mut self, found: Vec<Found>) -> Vec<Found> {
+    fn give_names(&mut self, found: Vec<Found>, incomplete: bool) -> Vec<Found> {
         if let Some(name) = &self.name {
             let mut all = Found { name: Some(name.clone()), ..Found::default() };
             found.into_iter().for_each(|group| all.join(group));
+            all.incomplete |= incomplete;
             return vec![all];
         }
         let mut named = Vec::new();
         for group in found {
-            if group.hidden {
+            if group.hidden || group.incomplete {
                 named.push(Found { name: group.name.clone().or_else(|| self.last_name.clone()), ..group });
             } else if group.name.is_some() {
                 named.push(group);
@@ -225,7 +233,7 @@ impl Target {
         }
         if named.is_empty() && self.is_one() {
             let name = self.last_name.clone().unwrap_or_else(|| self.label.clone());
-            named.push(Found { name: Some(name), ..Found::default() });
+            named.push(Found { name: Some(name), incomplete, ..Found::default() });
         } else {
             self.last_name = named.last().and_then(|group| group.name.clone()).or_else(|| self.last_name.take());
         }
@@ -253,11 +261,12 @@ fn by_comm(processes: Vec<Stat>) -> Vec<Found> {
     groups.map(|(comm, roots)| Found { name: Some(comm), roots, ..Found::default() }).collect()
 }
 
-/// One gather's selection: what belongs to each series.
-pub fn select(targets: &mut [Target], view: &mut View) -> BTreeMap<Tags, Selected> {
+/// One gather's selection: what belongs to each series, and whether everything could be looked at.
+pub fn select(targets: &mut [Target], view: &mut View) -> (BTreeMap<Tags, Selected>, bool) {
+    let mut complete = true;
     let mut selection = BTreeMap::<Tags, Selected>::new();
     for target in targets {
-        for found in target.find(view) {
+        for found in target.find(view, &mut complete) {
             let tags = target.output.tags_of(found.name.as_deref().unwrap_or(&target.label));
             let selected = selection.entry(tags).or_insert_with(|| Selected::none(target.output.clone()));
             selected.output.join(&target.output);
@@ -267,14 +276,14 @@ pub fn select(targets: &mut [Target], view: &mut View) -> BTreeMap<Tags, Selecte
     for selected in selection.values_mut() {
         selected.tidy();
     }
-    selection
+    (selection, complete)
 }
 
 impl Selected {
     /// Nothing at all.
     fn none(output: Output) -> Self {
         let (roots, exact, cgroups) = Default::default();
-        Self { roots, exact, cgroups, hidden: false, output }
+        Self { roots, exact, cgroups, hidden: false, incomplete: false, output }
     }
 
     fn add(&mut self, found: Found) {
@@ -282,6 +291,7 @@ impl Selected {
         self.exact.extend(found.exact);
         self.cgroups.extend(found.cgroups);
         self.hidden |= found.hidden;
+        self.incomplete |= found.incomplete;
     }
 
     /// A process counts once, and so does a cgroup: also one that lies in another.

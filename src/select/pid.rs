@@ -4,7 +4,7 @@ use super::{Found, View};
 
 pub(super) fn find(pid: u32, view: &mut View) -> Found {
     let found = lookup(&[pid], view);
-    if found.roots.is_empty() && !found.hidden {
+    if found.roots.is_empty() && !found.hidden && !found.incomplete {
         view.complaints.add(format!("No process has the pid {pid}"));
     }
     found
@@ -20,7 +20,8 @@ pub(super) fn lookup(pids: &[u32], view: &mut View) -> Found {
                 found.hidden = true;
                 view.complaints.add(hidden(*pid));
             }
-            None => {}
+            // Born after the listing: saying that it is not there would be wrong.
+            None => found.incomplete |= view.proc.was_just_born(*pid),
         }
     }
     found

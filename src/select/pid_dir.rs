@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::io;
 use std::path::{Path, PathBuf};
 
 use super::{Found, PidFile, StalePolicy, View};
@@ -46,7 +47,7 @@ impl PidDir {
             Ok(entries) => entries.flatten().filter(|entry| !is_directory(&entry.path())),
             Err(error) => {
                 view.complaints.add(format!("Pidfile directory {}: {error}", self.path.display()));
-                self.files.clear();
+                view.incomplete |= error.kind() != io::ErrorKind::NotFound;
                 return Vec::new();
             }
         };

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Found, View, pid};
 use crate::encode::clean;
+use crate::kernel::is_shortage;
 use crate::kernel::pidfile::{self, Pidfile};
 use crate::kernel::stat::{Identity, Stat, TICK};
 
@@ -56,7 +57,7 @@ impl PidFile {
             Ok(file) => self.processes_of(&file, view),
             Err(error) => {
                 view.complaints.add(format!("Pidfile {}: {error}", self.path.display()));
-                Found::default()
+                Found { incomplete: is_shortage(&error), ..Found::default() }
             }
         };
         self.accepted = found.roots.iter().map(|stat| stat.id).collect();
@@ -70,8 +71,10 @@ impl PidFile {
             view.complaints.add(format!("Pidfile {path}: its first line is {instead:?}, not a pid"));
         }
         let mut found = pid::lookup(&file.pids, view);
-        if found.roots.is_empty() && !found.hidden && !file.pids.is_empty() {
-            view.complaints.add(format!("Pidfile {}: no process has the pid {:?}", self.path.display(), file.pids));
+        let nothing = found.roots.is_empty() && !found.hidden && !found.incomplete;
+        if let ([first, rest @ ..], true) = (file.pids.as_slice(), nothing) {
+            let more = if rest.is_empty() { "" } else { ", nor any other pid in it" };
+            view.complaints.add(format!("Pidfile {}: no process has the pid {first}{more}", self.path.display()));
         }
         found.roots.retain(|stat| self.accepts(file, stat, view));
         found

@@ -13,8 +13,8 @@ pub struct Member {
     /// The root through which it is one: itself, or the nearest above it when it was last below one. `None`: it is
     /// a member for as long as the selector says so, by itself.
     pub root: Option<Identity>,
-    /// Whether it is in no cgroup that carries the series' CPU, but has had a child in one: what it reaps is in there.
-    pub reaps_from_cgroups: bool,
+    /// Whether it has had a child whose CPU is counted elsewhere, by a cgroup: what it reaps does not count here.
+    pub reaps_elsewhere: bool,
 }
 
 /// A process that nothing else of its series is above.
@@ -67,7 +67,7 @@ impl Tree<'_> {
     fn add(&mut self, id: Identity, root: Option<Identity>) -> bool {
         let added = set(&mut self.is_member, self.processes.place(id));
         if added {
-            self.members.push(Member { id, root, reaps_from_cgroups: false });
+            self.members.push(Member { id, root, reaps_elsewhere: false });
         }
         added
     }

@@ -31,7 +31,7 @@ const BAD: &[Case] = &[
     ("huge", |at| File::create(at).unwrap().set_len(1 << 40).unwrap(), &["not a pid"]),
     ("directory", |at| create_dir(at).unwrap(), &["directory"]),
     ("fifo", |at| mknodat(CWD, at, FileType::Fifo, Mode::RWXU, 0).unwrap(), &["regular file"]),
-    ("socket", |at| drop(UnixListener::bind(at).unwrap()), &["No such device"]),
+    ("socket", |at| drop(UnixListener::bind(at).unwrap()), &["not a regular file"]),
     ("device", |at| symlink("/dev/zero", at).unwrap(), &["regular file"]),
     ("loop", |at| symlink(at, at).unwrap(), &["symbolic links"]),
     ("dangling", |at| symlink("/nonexistent/x.pid", at).unwrap(), &["No such file"]),
