@@ -179,7 +179,7 @@ impl Series {
         self.exited = self.exited.saturating_add(exited);
         self.count_restarts(&reading);
         self.gauge(&reading);
-        self.metered = reading.cgroups.is_some();
+        self.metered = reading.cgroups.is_some() || self.is_metered_unseen();
         if let Some(CgroupReading { usages, all, .. }) = reading.cgroups {
             let charge = self.cgroups.settle(usages, all, reading.previous.is_none());
             self.cpu_time = self.cpu_time.saturating_add(charge);
@@ -219,6 +219,7 @@ impl Series {
     fn credit(&self, member: &Member, reading: &Reading) -> u64 {
         let counts = member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id);
         match reading.samples.get(member.id) {
+            Some(_) if member.root.is_none() && self.is_metered_unseen() => 0,
             Some(sample) if counts && !reading.in_cgroup(member.id.pid) => {
                 if member.reaps_elsewhere {
                     sample.charge.own
@@ -228,6 +229,11 @@ impl Series {
             }
             _ => 0,
         }
+    }
+
+    /// Whether cgroups carried the CPU when they could last be looked at: their count goes on.
+    fn is_metered_unseen(&self) -> bool {
+        self.unknown && self.metered
     }
 
     /// Whether all that a new series used since the last gather is counted, so that a rate can be told.

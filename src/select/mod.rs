@@ -310,10 +310,17 @@ impl Selected {
         self.cgroups = outermost;
     }
 
-    /// The members: exact ones, and the trees of the roots with those who stayed from before.
+    /// The members: exact ones, and the trees of the roots with those who stayed from before. If not everything could be looked
+    /// at, all who exist stay.
     #[must_use]
     pub fn members(&self, processes: &Processes, before: &[Member]) -> Vec<Member> {
-        tree::members(processes, &self.roots, &self.exact, before)
+        let mut members = tree::members(processes, &self.roots, &self.exact, before);
+        if self.incomplete {
+            members.extend(before.iter().filter(|member| processes.get_exactly(member.id).is_some()));
+            members.sort_by_key(|member| member.id); // stable: one found now comes first
+            members.dedup_by_key(|member| member.id);
+        }
+        members
     }
 
     /// The processes whose replacement by others is a restart.
