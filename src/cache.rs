@@ -107,7 +107,11 @@ impl Cache {
         };
         let boot_id = host.proc.boot_id().map_err(|error| warn("not used, since the boot has no id", &error)).ok()?;
         let lock = lock(&file.directory.join(format!("{}.lock", file.name)));
-        let lock = lock.map_err(|error| warn("not used, since it cannot be locked", &error)).ok()?;
+        let refuse = |error: io::Error| match error.kind() {
+            io::ErrorKind::NotFound => warn("not used", &"its directory does not exist: create it"),
+            _ => warn("not used, since it cannot be locked", &error),
+        };
+        let lock = lock.map_err(refuse).ok()?;
         let cache = Self { file: file.clone(), boot_id, digest, _lock: lock };
         let state = match cache.load(host.clock.monotonic()) {
             Ok(state) => Some(state),

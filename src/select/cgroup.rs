@@ -72,6 +72,7 @@ pub(super) fn groups(found: Vec<PathBuf>, meant: Option<&String>, view: &mut Vie
     let named: Vec<_> = named.collect();
     match meant {
         Some(meant) if named.is_empty() => {
+            view.complaints.add(format!("No cgroup {meant:?} is found: nothing of it runs"));
             vec![Found { name: Some(name_of(Path::new(meant))), ..Found::default() }]
         }
         _ => named,

@@ -7,10 +7,8 @@ use std::collections::BTreeMap;
 
 use super::pid::hidden;
 use super::tree::members;
-use super::{Found, View};
+use super::{Found, INIT, View};
 use crate::kernel::stat::Stat;
-
-const INIT: u32 = 1;
 
 pub(super) fn find(view: &mut View) -> Vec<Found> {
     let mut groups = BTreeMap::<String, Vec<Stat>>::new();

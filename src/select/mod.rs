@@ -32,6 +32,9 @@ use crate::log::Complaints;
 use crate::output::Output;
 use crate::processes::Processes;
 
+/// The pid of init.
+const INIT: u32 = 1;
+
 /// Where a target looks.
 #[derive(Debug)]
 pub enum Source {
@@ -190,7 +193,7 @@ impl Target {
     /// Finds this target's processes, by name. Not `complete` any more: some of what it looks for may be there unseen.
     fn find(&mut self, view: &mut View, complete: &mut bool) -> Vec<Found> {
         let mut found = match &mut self.source {
-            Source::All => vec![Found { roots: view.processes.iter().copied().collect(), ..Found::default() }],
+            Source::All => vec![all(view)],
             Source::Pid(pid) => vec![pid::find(*pid, view)],
             Source::PidFile(file) => vec![file.find(view)],
             Source::PidDir(directory) => directory.find(view),
@@ -250,6 +253,18 @@ impl Target {
             Source::PidDir(_) | Source::ChildrenOfInit | Source::Services => false,
         }
     }
+}
+
+/// Every process, for filters to narrow down.
+fn all(view: &mut View) -> Found {
+    if view.processes.get(INIT).is_none() && view.proc.is_hidden(INIT) {
+        view.complaints.add(
+            "/proc hides processes of other users (hidepid), so no filter finds them: give the plugin CAP_SYS_PTRACE, or \
+             the group that the mount's gid= names"
+                .to_owned(),
+        );
+    }
+    Found { roots: view.processes.iter().copied().collect(), ..Found::default() }
 }
 
 fn by_comm(processes: Vec<Stat>) -> Vec<Found> {
