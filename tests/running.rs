@@ -6,12 +6,13 @@ mod support;
 mod watched;
 
 use std::collections::BTreeSet;
-use std::io::Write;
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use rustix::process::Signal;
+use rustix::io::{ioctl_fionbio, ioctl_fionread};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use support::{Plugin, binary, command, field, wait, wait_for};
@@ -122,6 +123,30 @@ fn a_terminal_is_told_that_enter_gathers() {
     assert_eq!(plugin.wait().0.code(), Some(0));
 }
 
+/// Whoever shares stdin may have made it non-blocking: that nothing is there yet is no end of it.
+#[test]
+fn a_newline_gathers_though_stdin_is_non_blocking() {
+    let (stdin, mut prompts) = std::io::pipe().unwrap();
+    ioctl_fionbio(&stdin, true).unwrap();
+    let mut plugin = watching().stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(plugin.stdout.take().unwrap()).lines();
+    for _ in 0..3 {
+        wait_for("the plugin to wait", || waits_in(plugin.id(), "stdin").then_some(()));
+        prompts.write_all(b"\n").unwrap();
+        let line = lines.next().expect("stdin was taken for ended").unwrap();
+        assert!(line.starts_with("psstat,process_name=self "), "{line}");
+    }
+    drop(prompts);
+    assert_eq!(wait(&mut plugin).code(), Some(0));
+}
+
+/// Whether this thread of the process sleeps, or the process has ended.
+fn waits_in(pid: u32, thread: &str) -> bool {
+    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
+    let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
+    stats.any(|stat| stat.contains(&format!("({thread}) S ")) || stat.contains(") Z "))
+}
+
 // Stops.
 
 #[test]
@@ -179,6 +204,61 @@ fn eof_is_heard_while_the_reader_stands_still() {
     assert_eq!(wait(&mut child).code(), Some(0));
 }
 
+/// The end waits for the reader of a pipe. What is in a file has no reader: waiting for one would show as a thread that
+/// wakes up every few ms, thousands of times.
+#[test]
+fn nobody_is_waited_for_if_stdout_is_a_file() {
+    for (prompts, answers) in [("", 0), ("\n", 1)] {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        file.write_all(b"of yesterday\n").unwrap();
+        let append = std::fs::OpenOptions::new().append(true).open(file.path()).unwrap();
+        let mut plugin = watching().stdin(Stdio::piped()).stdout(append).spawn().unwrap();
+        plugin.stdin.take().unwrap().write_all(prompts.as_bytes()).unwrap();
+        let sleeps = sleeps_until_its_end(plugin.id());
+        assert_eq!(wait(&mut plugin).code(), Some(0));
+        assert!(sleeps < 100, "it slept {sleeps} times");
+        let text = std::fs::read_to_string(file.path()).unwrap();
+        let lines: Vec<_> = text.lines().collect();
+        assert!(lines.len() == 1 + answers && lines[0] == "of yesterday", "{text}");
+        assert!(lines[1..].iter().all(|line| line.starts_with("psstat,process_name=self ")), "{text}");
+    }
+}
+
+/// How often the main thread of a child has gone to sleep in its life. The child is left to be waited for.
+fn sleeps_until_its_end(pid: u32) -> u64 {
+    let child = WaitId::Pid(Pid::from_raw(pid.cast_signed()).unwrap());
+    waitid(child, WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let sleeps = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    sleeps.trim().parse().unwrap()
+}
+
+/// The same of stdout: that the pipe is full is no error, and its reader may come late.
+#[test]
+fn all_lines_come_though_stdout_is_non_blocking() {
+    let (mut reader, stdout) = std::io::pipe().unwrap();
+    ioctl_fionbio(&stdout, true).unwrap();
+    let mut command = watching();
+    command.arg("--tag").arg(format!("long={}", "x".repeat(500))); // more than a pipe holds
+    for number in 1..500 {
+        command.arg("--pid").arg(format!("filler-{number}:{}", std::process::id()));
+    }
+    let mut plugin = command.stdin(Stdio::piped()).stdout(stdout).spawn().unwrap();
+    drop(command); // has the other end, too
+    let mut stdin = plugin.stdin.take().unwrap();
+    stdin.write_all(b"\n").unwrap();
+    wait_for("a full pipe", || {
+        let is_full = ioctl_fionread(&reader).unwrap() > 0 && waits_in(plugin.id(), "write");
+        is_full.then_some(())
+    });
+    drop(stdin);
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    assert_eq!(wait(&mut plugin).code(), Some(0));
+    let names: BTreeSet<_> = text.lines().map(|line| line.split_once(' ').unwrap().0).collect();
+    assert!(names.len() == 500 && text.lines().count() == 500 && text.ends_with('\n'), "{} names", names.len());
+}
+
 // Once.
 
 #[test]
@@ -234,6 +314,16 @@ fn the_host_is_as_configured() {
         let line = Plugin::start(command).line();
         assert!(line.starts_with(start), "{line}");
     }
+}
+
+/// Two days between gathers are a mistake. Were they taken, the end of stdin would end it well.
+#[test]
+fn an_interval_has_a_longest() {
+    let mut command = watching();
+    command.args(["--interval", "2days"]);
+    let (status, lines, stderr) = Plugin::start(command).stop();
+    assert!(status.code() == Some(2) && lines.is_empty(), "{status}: {lines:?}");
+    assert!(matches!(&stderr[..], [line] if line.starts_with("E! ") && line.contains("\"2days\"")), "{stderr:?}");
 }
 
 /// /dev/null is nobody's end: a daemon has nothing else for a stdin.
@@ -319,6 +409,19 @@ fn configuration(directory: &Path, text: &str) -> PathBuf {
 
 fn target(name: &str, pid: u32) -> String {
     format!("[[inputs.taskstats.target]]\nname = \"{name}\"\npid = {pid}\n")
+}
+
+/// Settings without a target are those of the targets that flags select.
+#[test]
+fn what_flags_select_is_written_as_the_file_says() {
+    let directory = tempfile::tempdir().unwrap();
+    let text = "name_tag = \"tree\"\npsstat_fields = [\"n_proc\"]\n[inputs.taskstats.tags]\nenv = \"test\"\n";
+    let mut command = watching();
+    command.arg("--config").arg(configuration(directory.path(), text));
+    let mut plugin = Plugin::start(command);
+    let line = plugin.gather(1).concat();
+    assert!(line.starts_with("psstat,env=test,tree=self n_proc="), "{line}");
+    assert_stops_well(plugin);
 }
 
 // What a gather is.

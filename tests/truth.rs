@@ -2,7 +2,8 @@
 //!
 //! Every workload runs in a cgroup of its own and is watched as root and as an ordinary user. cpu.stat is read
 //! before each prompt and after its answer, so what is reported from the first gather to the last must lie between
-//! [last before − first after] and [last after − first before], but for 1 % + 20 ms.
+//! [last before − first after] and [last after − first before], but for 1 % + 20 ms. Some are watched by their cgroup, too,
+//! which must give all of it.
 //!
 //! This executable is the test and, run with `workload NAME CGROUP`, the workload too. The tests run one after
 //! the other, whatever is asked for. With `--nocapture` each says what it measured.
@@ -20,7 +21,9 @@ mod verdict;
 #[path = "truth/workloads.rs"]
 mod workloads;
 
+use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
+use std::ops::RangeInclusive;
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::time::Duration;
 
@@ -28,11 +31,16 @@ use libtest_mimic::{Arguments, Failed, Trial};
 
 use cgroup::Cgroup;
 use support::{Plugin, PublicBinary};
-use verdict::{Reading, Verdict};
+use verdict::{Reading, Standard, Verdict};
 
 /// The gathers that are measured, and the interval before each: from the first to the last, more than 3 s.
 const GATHERS: usize = 4;
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// The workloads that are watched by their cgroup, and how many processes each has. What is born and gone between two
+/// gathers has its CPU in there, whoever reaped it; an orphan that is still exiting may be there beside the next.
+const BY_CGROUP: [(&str, RangeInclusive<f64>); 3] =
+    [("steady", 1.0..=1.0), ("children_of_5ms", 1.0..=2.0), ("orphans_of_5ms", 1.0..=8.0)];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().collect();
@@ -47,12 +55,26 @@ fn test() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let show = arguments.nocapture;
-    let trials = workloads::WORKLOADS.map(|(name, _)| Trial::test(name, move || trial(name, show)));
-    libtest_mimic::run(&arguments, trials.into()).exit_code()
+    let by_root = workloads::WORKLOADS.map(|(name, _)| {
+        let standard = Standard { tolerance: (0.01, 0.02), processes: 1.0..=f64::INFINITY };
+        Trial::test(name, move || trial(name, WatchedBy::Root, &standard, show))
+    });
+    let by_cgroup = BY_CGROUP.map(|(name, processes)| {
+        let standard = Standard { tolerance: (0.0, 1e-6), processes }; // cpu.stat counts in µs
+        Trial::test(format!("{name}_by_cgroup"), move || trial(name, WatchedBy::Cgroup, &standard, show))
+    });
+    libtest_mimic::run(&arguments, by_root.into_iter().chain(by_cgroup).collect()).exit_code()
+}
+
+/// What the plugin is told to watch of a workload.
+#[derive(Clone, Copy, Debug)]
+enum WatchedBy {
+    Root,
+    Cgroup,
 }
 
 /// Runs one workload with both users watching it, and judges what each was told.
-fn trial(name: &str, show: bool) -> Result<(), Failed> {
+fn trial(name: &str, by: WatchedBy, standard: &Standard, show: bool) -> Result<(), Failed> {
     let cgroup = match Cgroup::create(name) {
         Ok(cgroup) => cgroup,
         Err(reason) => {
@@ -61,13 +83,18 @@ fn trial(name: &str, show: bool) -> Result<(), Failed> {
         }
     };
     let mut workload = Workload::start(name, cgroup);
-    let public = PublicBinary::new();
+    let (public, configuration) = (PublicBinary::new(), workload.cgroup.configuration());
+    let target: [OsString; 2] = match by {
+        WatchedBy::Root => ["--pid".into(), format!("w:{}", workload.root).into()],
+        WatchedBy::Cgroup => ["--config".into(), configuration.path().into()],
+    };
     let mut watchers = [
-        Watcher::start("root", support::command(), &workload),
-        Watcher::start("an ordinary user", public.command_as_ordinary_user(), &workload),
+        Watcher::start("root", support::command(), &target),
+        Watcher::start("an ordinary user", public.command_as_ordinary_user(), &target),
     ];
     measure(&mut workload, &mut watchers);
-    let verdicts = watchers.map(|watcher| Verdict::on(&watcher.readings, format!("{name}, {}", watcher.user)));
+    let title = |user| format!("{name} by {by:?}, {user}").to_lowercase();
+    let verdicts = watchers.map(|watcher| Verdict::on(&watcher.readings, standard, title(watcher.user)));
     let text: String = verdicts.iter().map(|verdict| format!("\n  {verdict}")).collect();
     if show {
         println!("{text}");
@@ -139,9 +166,8 @@ struct Watcher {
 }
 
 impl Watcher {
-    fn start(user: &'static str, mut command: Command, workload: &Workload) -> Self {
-        command.arg("--pid").arg(format!("w:{}", workload.root));
-        command.args(["--accounting", "scan", "--psstat-fields", "all"]);
+    fn start(user: &'static str, mut command: Command, target: &[OsString]) -> Self {
+        command.args(target).args(["--accounting", "scan", "--psstat-fields", "all"]);
         Self { user, plugin: Plugin::start(command), readings: Vec::new() }
     }
 

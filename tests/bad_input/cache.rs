@@ -9,7 +9,7 @@ use rustix::fs::{CWD, FileType, Mode, mknodat};
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{PublicBinary, command, is_root, skip};
+use crate::support::{Plugin, PublicBinary, command, is_root, skip};
 use crate::watched::FakeProc;
 
 const NAME: &str = "bad";
@@ -18,10 +18,8 @@ const NAME: &str = "bad";
 fn gather(mut plugin: Command, directory: &Path) -> (Vec<String>, Vec<String>) {
     plugin.arg("--once").arg("--cache-dir").arg(directory).args(["--cache-name", NAME]);
     plugin.arg("--pid").arg(format!("good:{}", std::process::id()));
-    let output = plugin.stdin(Stdio::null()).output().unwrap();
-    let lines = |bytes| String::from_utf8(bytes).unwrap().lines().map(String::from).collect::<Vec<_>>();
-    let (stdout, stderr) = (lines(output.stdout), lines(output.stderr));
-    assert!(output.status.success(), "{}: {stderr:?}", output.status);
+    let (status, stdout, stderr) = Plugin::start(plugin).wait();
+    assert!(status.success(), "{status}: {stderr:?}");
     assert!(matches!(&stdout[..], [line] if line.starts_with("psstat,process_name=good ")), "{stdout:?}");
     (stdout, stderr)
 }
@@ -226,4 +224,21 @@ fn a_cache_that_another_has_locked() {
     }
     let (_, stderr) = gather(command(), directory.path());
     assert!(matches!(&stderr[..], [line] if line.starts_with("W! ") && line.contains("lock")), "{stderr:?}");
+}
+
+/// A lock that is no file: a FIFO would wait for a reader for ever, a link may lead anywhere.
+#[test]
+fn a_lock_that_is_no_file() {
+    let others: [fn(&Path); 3] = [
+        |at| mknodat(CWD, at, FileType::Fifo, Mode::RWXU, 0).unwrap(),
+        |at| symlink(at.with_file_name("elsewhere"), at).unwrap(),
+        |at| create_dir(at).unwrap(),
+    ];
+    for make in others {
+        let directory = tempfile::tempdir().unwrap();
+        make(&directory.path().join(format!("{NAME}.lock")));
+        let (_, stderr) = gather(command(), directory.path());
+        assert!(matches!(&stderr[..], [line] if line.starts_with("W! ") && line.contains("lock")), "{stderr:?}");
+        assert!(!directory.path().join("elsewhere").exists());
+    }
 }

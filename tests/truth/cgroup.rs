@@ -1,10 +1,12 @@
 //! A cgroup for one workload: what the kernel charges it is the truth that a report is judged by.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
+use tempfile::NamedTempFile;
 
 use crate::support;
 
@@ -27,6 +29,16 @@ impl Cgroup {
 
     pub fn directory(&self) -> &Path {
         &self.directory
+    }
+
+    /// A configuration, which any user can read, whose one target is the cgroup.
+    pub fn configuration(&self) -> NamedTempFile {
+        let name = self.directory.file_name().unwrap().to_str().unwrap();
+        let text = format!("[[inputs.taskstats]]\n[[inputs.taskstats.target]]\nname = \"w\"\ncgroup = \"{name}\"\n");
+        let file = tempfile::Builder::new().prefix("taskstats-").suffix(".conf").tempfile_in("/tmp").unwrap();
+        fs::write(file.path(), text).unwrap();
+        fs::set_permissions(file.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        file
     }
 
     /// The CPU charged to the cgroup so far, in seconds: `usage_usec` of cpu.stat, there in every cgroup v2

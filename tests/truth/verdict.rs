@@ -1,6 +1,7 @@
 //! What was reported against what was charged.
 
 use std::fmt;
+use std::ops::RangeInclusive;
 
 use crate::support::field;
 
@@ -10,6 +11,7 @@ pub struct Reading {
     after: f64,
     cpu_time: f64,
     p_cpu: f64,
+    n_proc: f64,
     time: f64,
 }
 
@@ -17,16 +19,25 @@ impl Reading {
     pub fn new(before: f64, line: &str, after: f64) -> Self {
         let number = |text: Option<&str>| -> f64 {
             let number = text.and_then(|text| text.trim_end_matches('i').parse().ok());
-            number.unwrap_or_else(|| panic!("p_cpu, cpu_time or the timestamp is missing: {line}"))
+            number.unwrap_or_else(|| panic!("p_cpu, n_proc, cpu_time or the timestamp is missing: {line}"))
         };
         Self {
             before,
             after,
             cpu_time: number(field(line, "cpu_time")) / 1e9,
             p_cpu: number(field(line, "p_cpu")),
+            n_proc: number(field(line, "n_proc")),
             time: number(line.split(' ').nth(2)) / 1e9,
         }
     }
+}
+
+/// What is asked of a report.
+pub struct Standard {
+    /// How far it may be from what was charged: a share of that, and seconds.
+    pub tolerance: (f64, f64),
+    /// How many processes there may be at any gather.
+    pub processes: RangeInclusive<f64>,
 }
 
 /// What a series of readings amounts to, in seconds of CPU, and all that is wrong with it.
@@ -41,18 +52,20 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub fn on(readings: &[Reading], title: String) -> Self {
+    pub fn on(readings: &[Reading], standard: &Standard, title: String) -> Self {
         let (first, last) = (readings.first().unwrap(), readings.last().unwrap());
         let reported = last.cpu_time - first.cpu_time;
         let by_p_cpu = readings.windows(2).map(|w| w[1].p_cpu * (w[1].time - w[0].time)).sum::<f64>();
         let charged = (last.before - first.after, last.after - first.before);
-        let allowed = (charged.0 * 0.99 - 0.02, charged.1 * 1.01 + 0.02);
+        let (share, seconds) = standard.tolerance;
+        let allowed = (charged.0 * (1.0 - share) - seconds, charged.1 * (1.0 + share) + seconds);
         let checks = [
             (charged.0 < 0.1, "the workload did next to nothing"),
             (readings.windows(2).any(|w| w[1].cpu_time < w[0].cpu_time), "cpu_time fell"),
             (reported < allowed.0, "too little"),
             (reported > allowed.1, "too much"),
             ((by_p_cpu - reported).abs() > reported * 0.02 + 0.03, "p_cpu disagrees with cpu_time"),
+            (readings.iter().any(|r| !standard.processes.contains(&r.n_proc)), "wrong number of processes"),
         ];
         let faults = checks.into_iter().filter_map(|(wrong, fault)| wrong.then_some(fault)).collect();
         Self { title, reported, by_p_cpu, charged, allowed, faults }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::ffi::CStr;
+use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::ptr::{null, null_mut};
@@ -17,7 +18,7 @@ use rustix::process::{
 };
 use rustix::time::{ClockId, clock_gettime};
 
-/// Name and function of every workload, in the order in which they are run.
+/// Name and function of every workload whose CPU a scan can find, in the order in which they are run.
 pub const WORKLOADS: [(&str, fn() -> !); 15] = [
     ("steady", steady),
     ("children_of_5ms", children_of_5ms),
@@ -35,6 +36,9 @@ pub const WORKLOADS: [(&str, fn() -> !); 15] = [
     ("two_level_tree_dies", two_level_tree_dies),
     ("killed_process_group", killed_process_group),
 ];
+
+/// The workloads whose CPU none but their cgroup knows.
+const UNSEEN: [(&str, fn() -> !); 1] = [("orphans_of_5ms", orphans_of_5ms)];
 
 /// What this executable does as one step of a workload that execs.
 const STEPS: [(&str, fn() -> !); 3] =
@@ -61,7 +65,7 @@ fn run_root(name: &str, cgroup: &str) -> ! {
     std::fs::write(format!("{cgroup}/cgroup.procs"), "0").unwrap(); // "0" is the writer
     end_with_the_test();
     println!("{}", getpid());
-    named(&WORKLOADS, name)()
+    named(&[&WORKLOADS[..], &UNSEEN].concat(), name)()
 }
 
 /// Runs the step `name`: the other end of [`become_step`] and [`spawn_step`].
@@ -277,6 +281,18 @@ fn killed_process_group() -> ! {
 fn burn_and_stop() {
     burn(Duration::from_secs(1));
     kill_process(getpid(), Signal::STOP).unwrap();
+}
+
+/// Children of 5 ms, one at a time, whose parent leaves at once: they are the init's when they die, and no process of
+/// the tree is charged for them. All of them are born and gone between two gathers.
+fn orphans_of_5ms() -> ! {
+    ready();
+    loop {
+        let (mut held, holder) = std::io::pipe().unwrap();
+        reap(fork(|| _ = fork(|| burn(SHORT))));
+        drop(holder);
+        held.read_to_end(&mut Vec::new()).unwrap(); // until the last holder, the orphan, is no more
+    }
 }
 
 // What they are made of.
