@@ -9,13 +9,14 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::channel;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::{ioctl_fionbio, ioctl_fionread};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use support::{Plugin, binary, command, field, wait, wait_for};
+use support::{PATIENCE, Plugin, binary, command, field, wait, wait_for};
 use watched::{FakeProc, Sleeper, Stat};
 
 /// Often enough that no test waits long; not so often that an interval is too short for a p_cpu.
@@ -129,11 +130,13 @@ fn a_newline_gathers_though_stdin_is_non_blocking() {
     let (stdin, mut prompts) = std::io::pipe().unwrap();
     ioctl_fionbio(&stdin, true).unwrap();
     let mut plugin = watching().stdin(stdin).stdout(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(plugin.stdout.take().unwrap()).lines();
+    let mut stdout = BufReader::new(plugin.stdout.take().unwrap()).lines().map_while(Result::ok);
+    let (answer, answers) = channel();
+    std::thread::spawn(move || stdout.try_for_each(|line| answer.send(line)));
     for _ in 0..3 {
         wait_for("the plugin to wait", || waits_in(plugin.id(), "stdin").then_some(()));
         prompts.write_all(b"\n").unwrap();
-        let line = lines.next().expect("stdin was taken for ended").unwrap();
+        let line = answers.recv_timeout(PATIENCE).expect("an answer");
         assert!(line.starts_with("psstat,process_name=self "), "{line}");
     }
     drop(prompts);

@@ -13,7 +13,7 @@ use std::collections::BTreeSet;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Write};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, UNIX_EPOCH};
 
@@ -254,6 +254,22 @@ fn test_mode_shows_the_cpu_of_a_busy_process() {
     assert_eq!(metrics.len(), 1, "{output}");
     assert!(metrics[0].starts_with("psstat,process_name=busy "), "{output}");
     assert!(float(metrics[0], "p_cpu") > 0.0, "{output}");
+}
+
+/// The first block of README.md that configures execd, the plugin being where it was built: without any configuration of its
+/// own it watches the services of this host, of which there are some.
+#[test]
+fn the_block_of_the_readme_delivers() {
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let block = readme.split("```").find(|block| block.starts_with("toml\n[[inputs.execd]]")).unwrap();
+    let block = block.replacen("toml", "", 1).replace("/usr/local/bin/telegraf-taskstats", binary().to_str().unwrap());
+    assert!(block.contains(binary().to_str().unwrap()));
+    let Some(telegraf) = Telegraf::with(&block) else { return };
+    let running = telegraf.start();
+    let is_psstat = |line: &str| line.starts_with("psstat,") && line.contains("process_name=");
+    let metrics = running.wait_metrics(2, is_psstat);
+    assert!(metrics.iter().all(|line| line.contains("n_proc=") && line.contains("p_mem=")), "{metrics:?}");
+    assert_calm(&running.stop());
 }
 
 #[test]
