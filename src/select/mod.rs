@@ -225,7 +225,8 @@ impl Target {
             return vec![all];
         }
         let mut named = Vec::new();
-        for group in found {
+        for mut group in found {
+            group.incomplete |= incomplete && self.is_one();
             if group.hidden || group.incomplete {
                 named.push(Found { name: group.name.clone().or_else(|| self.last_name.clone()), ..group });
             } else if group.name.is_some() {
@@ -348,4 +349,35 @@ impl Selected {
 /// What a message calls a process.
 fn called(id: Identity, stat: &Stat) -> String {
     format!("process {} ({})", id.pid, stat.comm.to_text())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(name: Option<&str>, unit: &str) -> Target {
+        let glob = UnitGlob::try_from(unit.to_owned()).unwrap_or_else(|error| unreachable!("{error}"));
+        let (tags, collect, psstat_fields) = Default::default();
+        let output = Output { name_tag: "process_name".to_owned(), tags, collect, psstat_fields };
+        let name = name.map(String::from);
+        Target::new(unit.to_owned(), name, Source::SystemdUnit(glob), Filters::default(), output)
+    }
+
+    /// What stands for one thing is unknown when not everything could be looked at; of several things, those that were
+    /// found are known.
+    #[test]
+    fn what_may_be_there_unseen_is_not_said_to_be_gone() {
+        let found = || vec![Found { name: Some("nginx".to_owned()), ..Found::default() }];
+        let cases = [
+            (target(None, "nginx"), found(), true),
+            (target(Some("web"), "ng*"), found(), true),
+            (target(Some("web"), "ng*"), Vec::new(), true),
+            (target(None, "ng*"), found(), false),
+        ];
+        for (mut target, found, unknown) in cases {
+            let label = target.label.clone();
+            let named = target.give_names(found, true);
+            assert!(named.len() == 1 && named.iter().all(|group| group.incomplete == unknown), "{label}: {named:?}");
+        }
+    }
 }
