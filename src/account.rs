@@ -110,9 +110,9 @@ impl Balance {
 
     /// Takes over what may have been adopted from below.
     fn adopt(&mut self, from: &Self) {
-        self.gone += from.gone;
-        self.late += from.late;
-        self.orphaned += from.orphaned;
+        self.gone = self.gone.saturating_add(from.gone);
+        self.late = self.late.saturating_add(from.late);
+        self.orphaned = self.orphaned.saturating_add(from.orphaned);
     }
 
     /// The rule. Returns the charge.

@@ -16,7 +16,7 @@ use rustix::io::{ioctl_fionbio, ioctl_fionread};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
-use support::{PATIENCE, Plugin, binary, command, field, wait, wait_for};
+use support::{PATIENCE, Plugin, command, field, wait, wait_for};
 use watched::{FakeProc, Sleeper, Stat};
 
 /// Often enough that no test waits long; not so often that an interval is too short for a p_cpu.
@@ -24,15 +24,15 @@ const INTERVAL: &str = "200ms";
 
 /// The plugin, watching this process.
 fn watching() -> Command {
-    let mut command = command();
-    command.arg("--pid").arg(format!("self:{}", std::process::id()));
-    command
+    watch(command())
 }
 
-/// The same through a shell that redirects first.
+/// The same, stdin or stdout being redirected by a shell.
 fn redirected(redirection: &str) -> Command {
-    let mut command = Command::new("/bin/sh");
-    command.args(["-c", &format!("exec \"$0\" \"$@\" {redirection}")]).arg(binary());
+    watch(support::redirected(redirection))
+}
+
+fn watch(mut command: Command) -> Command {
     command.arg("--pid").arg(format!("self:{}", std::process::id()));
     command
 }

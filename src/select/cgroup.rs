@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use globset::GlobMatcher;
 use serde::Deserialize;
 
+use super::pid::SEE_HIDDEN;
 use super::{Found, View, filter};
 use crate::kernel::cgroup;
 
@@ -72,7 +73,9 @@ pub(super) fn groups(found: Vec<PathBuf>, meant: Option<&String>, view: &mut Vie
     let named: Vec<_> = named.collect();
     match meant {
         Some(meant) if named.is_empty() => {
-            view.complaints.add(format!("No cgroup {meant:?} is found: nothing of it runs"));
+            if !view.incomplete {
+                view.complaints.add(format!("No cgroup {meant:?} is found: nothing of it runs"));
+            }
             vec![Found { name: Some(name_of(Path::new(meant))), ..Found::default() }]
         }
         _ => named,
@@ -116,8 +119,7 @@ pub(super) fn group(path: &Path, view: &mut View) -> Found {
             None if view.proc.is_hidden(pid) => {
                 found.hidden = true;
                 view.complaints.add(format!(
-                    "Processes in cgroup {} are hidden by /proc (hidepid): what is not known of them is left out; give the \
-                     plugin CAP_SYS_PTRACE, or the group that the mount's gid= names",
+                    "Processes in cgroup {} are hidden by /proc (hidepid): what is not known of them is left out; {SEE_HIDDEN}",
                     path.display()
                 ));
             }

@@ -259,11 +259,8 @@ impl Target {
 /// Every process, for filters to narrow down.
 fn all(view: &mut View) -> Found {
     if view.processes.get(INIT).is_none() && view.proc.is_hidden(INIT) {
-        view.complaints.add(
-            "/proc hides processes of other users (hidepid), so no filter finds them: give the plugin CAP_SYS_PTRACE, or \
-             the group that the mount's gid= names"
-                .to_owned(),
-        );
+        let hidden = "/proc hides processes of other users (hidepid), so no filter finds them";
+        view.complaints.add(format!("{hidden}; {}", pid::SEE_HIDDEN));
     }
     Found { roots: view.processes.iter().copied().collect(), ..Found::default() }
 }

@@ -2,6 +2,9 @@
 
 use super::{Found, View};
 
+/// How hidden processes come to be seen.
+pub(super) const SEE_HIDDEN: &str = "give the plugin CAP_SYS_PTRACE, or the group that the mount's gid= names";
+
 pub(super) fn find(pid: u32, view: &mut View) -> Found {
     let found = lookup(&[pid], view);
     if found.roots.is_empty() && !found.hidden && !found.incomplete {
@@ -29,8 +32,5 @@ pub(super) fn lookup(pids: &[u32], view: &mut View) -> Found {
 
 /// What to say of a process that is hidden.
 pub(super) fn hidden(pid: u32) -> String {
-    format!(
-        "Process {pid} exists but /proc hides it (hidepid): what is not known of it is left out; give the plugin \
-         CAP_SYS_PTRACE, or the group that the mount's gid= names"
-    )
+    format!("Process {pid} exists but /proc hides it (hidepid): what is not known of it is left out; {SEE_HIDDEN}")
 }

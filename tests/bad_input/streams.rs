@@ -3,19 +3,19 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use crate::support::{Plugin, binary, command, wait};
+use crate::support::{self, Plugin, command, wait};
 
 /// The plugin, watching this process.
 fn watching() -> Command {
-    let mut command = command();
-    command.arg("--pid").arg(format!("good:{}", std::process::id()));
-    command
+    watch(command())
 }
 
-/// The same through a shell that redirects first, as in `<&-`.
+/// The same, stdin or stdout being redirected by a shell.
 fn redirected(redirection: &str) -> Command {
-    let mut command = Command::new("/bin/sh");
-    command.arg("-c").arg(format!("exec \"$0\" \"$@\" {redirection}")).arg(binary());
+    watch(support::redirected(redirection))
+}
+
+fn watch(mut command: Command) -> Command {
     command.arg("--pid").arg(format!("good:{}", std::process::id()));
     command
 }

@@ -26,6 +26,14 @@ pub fn command() -> Command {
     command
 }
 
+/// The same through a shell that redirects first, as in `<&-`.
+pub fn redirected(redirection: &str) -> Command {
+    let mut command = Command::new("/bin/sh");
+    command.arg("-c").arg(format!("exec \"$0\" \"$@\" {redirection}")).arg(binary());
+    command.env_remove("HOST_PROC").env_remove("HOST_SYS");
+    command
+}
+
 /// Says loudly that a test is skipped, and why. With TASKSTATS_TEST_NO_SKIP set (as CI does) it fails.
 pub fn skip(reason: &str) {
     assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {reason}");
