@@ -107,15 +107,31 @@ fn own_processes(cgroup: &Path) -> io::Result<Vec<u32>> {
     Ok(lines.filter_map(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0).collect())
 }
 
-/// CPU time charged to a cgroup and all below it, its dead included, ns: `usage_usec` of `cpu.stat` (cgroup v2,
-/// Linux 4.15; no controller is needed). `None`: gone, or a v1 hierarchy, which has none.
+/// CPU time charged to a cgroup and all below it, its dead included: ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// `usage_usec`.
+    pub cpu: u64,
+    /// `user_usec`.
+    pub user: u64,
+    /// `system_usec`.
+    pub system: u64,
+}
+
+/// What `cpu.stat` says of a cgroup (cgroup v2, Linux 4.15; no controller is needed). `None`: gone, or a v1 hierarchy, which has
+/// none.
 ///
 /// # Errors
 /// The file cannot be read.
-pub fn usage(cgroup: &Path) -> io::Result<Option<u64>> {
+pub fn usage(cgroup: &Path) -> io::Result<Option<Usage>> {
     let text = unless_gone(std::fs::read(cgroup.join("cpu.stat")))?.unwrap_or_default();
-    let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"usage_usec "));
-    Ok(line.and_then(decimal).and_then(|microseconds| microseconds.checked_mul(1000)))
+    let nanoseconds = |key: &[u8]| {
+        let microseconds = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key)).and_then(decimal);
+        microseconds.and_then(|microseconds| microseconds.checked_mul(1000))
+    };
+    let [cpu, user, system] = [&b"usage_usec "[..], b"user_usec ", b"system_usec "].map(nanoseconds);
+    let all = cpu.zip(user).zip(system);
+    Ok(all.map(|((cpu, user), system)| Usage { cpu, user, system }))
 }
 
 #[cfg(test)]
@@ -193,8 +209,9 @@ mod tests {
     fn usage_is_in_nanoseconds_and_unknown_where_there_is_none() {
         let root = tempfile::tempdir().unwrap();
         assert_eq!(usage(root.path()).unwrap(), None);
-        fs::write(root.path().join("cpu.stat"), "usage_usec 1234\nuser_usec 1000\n").unwrap();
-        assert_eq!(usage(root.path()).unwrap(), Some(1_234_000));
+        fs::write(root.path().join("cpu.stat"), "usage_usec 1234\nuser_usec 1000\nsystem_usec 234\n").unwrap();
+        let expected = Usage { cpu: 1_234_000, user: 1_000_000, system: 234_000 };
+        assert_eq!(usage(root.path()).unwrap(), Some(expected));
         fs::write(root.path().join("cpu.stat"), "nr_periods 0\n").unwrap();
         assert_eq!(usage(root.path()).unwrap(), None);
     }

@@ -4,12 +4,14 @@
 //! a made-up `/proc`. Three outcomes are kept apart everywhere: `Ok(Some(_))`, `Ok(None)` for "gone" (the
 //! process or cgroup no longer exists), and `Err(_)` for "failed".
 
+pub mod capability;
 pub mod cgroup;
 pub mod clock;
 pub mod pidfile;
 pub mod pidfile_watch;
 pub mod procfs;
 pub mod stat;
+pub mod taskstats;
 
 use std::io;
 

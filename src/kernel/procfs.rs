@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, RawDir, SeekFrom, fstatfs, openat, readlinkat, seek};
 use rustix::io::{pread, read};
 
-use super::stat::{Stat, decimal};
+use super::stat::{Identity, Stat, decimal};
 use super::unless_gone;
 
 /// Longest file read of one process: a command line may have any length, but no one matches beyond this.
@@ -19,6 +19,24 @@ const CMDLINE_MAX: usize = 64 * 1024;
 /// An open `/proc/<pid>/stat`: reading it again costs about half of opening it anew, and 4.7 kB of kernel memory.
 #[derive(Debug)]
 pub struct StatFile(OwnedFd);
+
+/// How a thread was scheduled: `schedstat` (CONFIG_SCHED_INFO).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Schedstat {
+    /// It ran, ns.
+    pub oncpu: u64,
+    /// It waited for a CPU, ns.
+    pub waiting: u64,
+    /// How often it was put on a CPU.
+    pub slices: u64,
+}
+
+impl Schedstat {
+    fn parse(text: &[u8]) -> Option<Self> {
+        let mut numbers = words(text).map(decimal);
+        Some(Self { oncpu: numbers.next()??, waiting: numbers.next()??, slices: numbers.next()?? })
+    }
+}
 
 /// A mounted `/proc`, or a directory that looks like one.
 #[derive(Debug)]
@@ -56,17 +74,19 @@ impl Proc {
     /// # Errors
     /// The directory cannot be read.
     pub fn pids(&mut self, pids: &mut Vec<u32>) -> io::Result<()> {
-        pids.clear();
         seek(&self.directory, SeekFrom::Start(0))?;
-        let mut space = [MaybeUninit::<u8>::uninit(); 16 * 1024];
-        let mut entries = RawDir::new(&self.directory, &mut space);
-        while let Some(entry) = entries.next() {
-            let name = entry?;
-            let pid = decimal(name.file_name().to_bytes()).and_then(|pid| u32::try_from(pid).ok());
-            pids.extend(pid.filter(|pid| *pid > 0));
-        }
-        pids.sort_unstable(); // procfs lists them so; another directory need not
-        Ok(())
+        numbers(&self.directory, pids)
+    }
+
+    /// The threads of a process, ascending (getdents64(2) of `/proc/<pid>/task`).
+    ///
+    /// # Errors
+    /// The directory cannot be read, for another reason than that the process is gone.
+    pub fn threads(&self, pid: u32) -> io::Result<Option<Vec<u32>>> {
+        let mut tids = Vec::new();
+        let directory = unless_gone(self.open_at(&FilePath::process(pid, "task"), OFlags::DIRECTORY))?;
+        let listed = directory.map(|directory| numbers(&directory, &mut tids));
+        Ok(listed.map(unless_gone).transpose()?.flatten().map(|()| tids))
     }
 
     /// Opens `/proc/<pid>/stat`.
@@ -74,7 +94,7 @@ impl Proc {
     /// # Errors
     /// Opening failed for another reason than that the process is gone.
     pub fn open_stat(&self, pid: u32) -> io::Result<Option<StatFile>> {
-        Ok(self.open_file(pid, "stat")?.map(StatFile))
+        Ok(unless_gone(self.open_at(&FilePath::process(pid, "stat"), OFlags::empty()))?.map(StatFile))
     }
 
     /// Reads an open `/proc/<pid>/stat`. A process that is gone is gone for good, even if its pid is used again. What does
@@ -87,17 +107,82 @@ impl Proc {
             return Ok(None);
         };
         let stat = self.buffer.get(..length).and_then(Stat::parse);
-        stat.map(Some).ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "this is not a stat file"))
+        stat.map(Some).ok_or_else(no_stat)
     }
 
-    /// The first number of `/proc/<pid>/schedstat`: ns that the *leader thread* has run (CONFIG_SCHED_INFO).
-    /// `None` also where the kernel has no such file.
+    /// `/proc/<pid>/schedstat`, which is of the *leader thread* only. `None` also where the kernel has no such file.
     ///
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
-    pub fn schedstat(&mut self, pid: u32) -> io::Result<Option<u64>> {
-        let text = self.read(pid, "schedstat")?;
-        Ok(text.and_then(|text| decimal(text.split(u8::is_ascii_whitespace).next()?)))
+    pub fn schedstat(&mut self, pid: u32) -> io::Result<Option<Schedstat>> {
+        Ok(self.read(&FilePath::process(pid, "schedstat"))?.and_then(Schedstat::parse))
+    }
+
+    /// `/proc/<pid>/task/<tid>/schedstat`. `None` also where the kernel has no such file.
+    ///
+    /// # Errors
+    /// Reading failed for another reason than that the thread is gone.
+    pub fn thread_schedstat(&mut self, pid: u32, tid: u32) -> io::Result<Option<Schedstat>> {
+        Ok(self.read(&FilePath::thread(pid, tid, "schedstat"))?.and_then(Schedstat::parse))
+    }
+
+    /// `/proc/<pid>/task/<tid>/stat`: times, nice value and delay are the thread's own there.
+    ///
+    /// # Errors
+    /// Reading failed for another reason than that the thread is gone, or it does not parse.
+    pub fn thread_stat(&mut self, pid: u32, tid: u32) -> io::Result<Option<Stat>> {
+        let text = self.read(&FilePath::thread(pid, tid, "stat"))?;
+        text.map(|text| Stat::parse(text).ok_or_else(no_stat)).transpose()
+    }
+
+    /// Proportional set size: resident memory in which each page counts by its share, bytes. "Pss:" of
+    /// `/proc/<pid>/smaps_rollup` (Linux 4.14), which the kernel adds up over all pages of the process, with its mmap lock
+    /// held. 0 for what has no memory: a zombie, a kernel thread.
+    ///
+    /// # Errors
+    /// EACCES for another user's process without CAP_SYS_PTRACE; a kernel without the file.
+    pub fn pss(&mut self, id: Identity) -> io::Result<Option<u64>> {
+        let file = self.open_at(&FilePath::process(id.pid, "smaps_rollup"), OFlags::empty());
+        // Opened before: what is open stays this process's, even if the pid is used again.
+        let Some(stat) = self.stat_of(id)? else { return Ok(None) };
+        match self.pss_of(file)? {
+            None if stat.is_leaderless() => self.leaderless_pss(id.pid),
+            pss => Ok(Some(pss.unwrap_or(0))),
+        }
+    }
+
+    /// `None`: it has no memory.
+    fn pss_of(&mut self, file: io::Result<OwnedFd>) -> io::Result<Option<u64>> {
+        let gone = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
+        let length = match file.and_then(|file| Ok(read(&file, &mut self.buffer)?)) {
+            Err(error) if gone(&error) => return Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel has no smaps_rollup (Linux 4.14)"));
+            }
+            length => length?,
+        };
+        let text = self.buffer.get(..length).unwrap_or_default();
+        match line(text, b"Pss:").and_then(kibibytes) {
+            Some(pss) => Ok(Some(pss)),
+            None => Err(io::Error::new(io::ErrorKind::InvalidData, "smaps_rollup has no Pss in kB")),
+        }
+    }
+
+    /// A leader thread that is gone has no memory to show, but the threads that live have.
+    fn leaderless_pss(&mut self, pid: u32) -> io::Result<Option<u64>> {
+        for tid in self.threads(pid)?.unwrap_or_default() {
+            let file = self.open_at(&FilePath::thread(pid, tid, "smaps_rollup"), OFlags::empty());
+            if let Some(pss) = unless_gone(self.pss_of(file))?.flatten() {
+                return Ok(Some(pss));
+            }
+        }
+        Ok(None)
+    }
+
+    /// The stat of the process with this identity, if it exists.
+    fn stat_of(&mut self, id: Identity) -> io::Result<Option<Stat>> {
+        let Some(file) = self.open_stat(id.pid)? else { return Ok(None) };
+        Ok(self.stat(&file)?.filter(|stat| stat.id == id))
     }
 
     /// Resident pages of a process whose leader thread is gone, from `task/<tid>/statm` of a thread that lives.
@@ -105,12 +190,9 @@ impl Proc {
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
     pub fn leaderless_rss(&mut self, pid: u32) -> io::Result<Option<u64>> {
-        let Some(tasks) = unless_gone(std::fs::read_dir(self.root.join(format!("{pid}/task"))))? else {
-            return Ok(None);
-        };
-        for task in tasks.flatten() {
-            let Ok(statm) = std::fs::read(task.path().join("statm")) else { continue };
-            let resident = statm.split(u8::is_ascii_whitespace).nth(1).and_then(decimal);
+        for tid in self.threads(pid)?.unwrap_or_default() {
+            let statm = self.read(&FilePath::thread(pid, tid, "statm"))?;
+            let resident = statm.and_then(|statm| words(statm).nth(1).and_then(decimal));
             if let Some(pages) = resident.filter(|pages| *pages > 0) {
                 return Ok(Some(pages));
             }
@@ -123,7 +205,7 @@ impl Proc {
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
     pub fn cmdline(&mut self, pid: u32) -> io::Result<Option<Vec<u8>>> {
-        let Some(text) = self.read(pid, "cmdline")? else { return Ok(None) };
+        let Some(text) = self.read(&FilePath::process(pid, "cmdline"))? else { return Ok(None) };
         let end = text.iter().rposition(|b| *b != 0).map_or(0, |last| last + 1);
         let words = text.iter().take(end).map(|b| if *b == 0 { b' ' } else { *b });
         Ok(Some(words.collect()))
@@ -135,8 +217,8 @@ impl Proc {
     /// Reading failed for another reason than that the process is gone: EACCES for another user's process
     /// without CAP_SYS_PTRACE.
     pub fn exe(&mut self, pid: u32) -> io::Result<Option<OsString>> {
-        let path = path_of(pid, "exe");
-        let link = readlinkat(&self.directory, as_path(&path), Vec::new()).map_err(io::Error::from);
+        let link =
+            readlinkat(&self.directory, FilePath::process(pid, "exe").as_c_str(), Vec::new()).map_err(io::Error::from);
         Ok(unless_gone(link)?.map(|link| {
             let link = link.into_bytes();
             let path = link.strip_suffix(b" (deleted)").unwrap_or(&link);
@@ -150,10 +232,8 @@ impl Proc {
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
     pub fn owner(&mut self, pid: u32) -> io::Result<Option<u32>> {
-        let Some(text) = self.read(pid, "status")? else { return Ok(None) };
-        let uids = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Uid:"));
-        let effective =
-            uids.and_then(|uids| decimal(uids.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).nth(1)?));
+        let Some(text) = self.read(&FilePath::process(pid, "status"))? else { return Ok(None) };
+        let effective = line(text, b"Uid:").and_then(|uids| decimal(words(uids).nth(1)?));
         Ok(effective.and_then(|uid| u32::try_from(uid).ok()))
     }
 
@@ -163,9 +243,7 @@ impl Proc {
     /// The file cannot be read, or does not say.
     pub fn mem_total(&self) -> io::Result<u64> {
         let text = std::fs::read(self.root.join("meminfo"))?;
-        let line = text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"MemTotal:"));
-        let kibibytes = line.and_then(|line| decimal(line.trim_ascii().strip_suffix(b" kB")?));
-        let bytes = kibibytes.and_then(|kibibytes| kibibytes.checked_mul(1024)).filter(|bytes| *bytes > 0);
+        let bytes = line(&text, b"MemTotal:").and_then(kibibytes).filter(|bytes| *bytes > 0);
         bytes.ok_or_else(|| io::Error::new(io::ErrorKind::InvalidData, "it has no MemTotal in kB"))
     }
 
@@ -190,19 +268,17 @@ impl Proc {
             && !matches!(self.open_stat(pid), Ok(Some(_)))
     }
 
-    fn open_file(&self, pid: u32, file: &str) -> io::Result<Option<OwnedFd>> {
-        let path = path_of(pid, file);
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC;
-        unless_gone(openat(&self.directory, as_path(&path), flags, Mode::empty()).map_err(io::Error::from))
+    fn open_at(&self, path: &FilePath, flags: OFlags) -> io::Result<OwnedFd> {
+        let flags = flags | OFlags::RDONLY | OFlags::CLOEXEC;
+        Ok(openat(&self.directory, path.as_c_str(), flags, Mode::empty())?)
     }
 
     /// Whether a pid that is not in the listing is that of a process (not of a mere thread) now: "Tgid:" of
     /// `/proc/<pid>/status`. It was born after the listing.
     #[must_use]
     pub fn was_just_born(&mut self, pid: u32) -> bool {
-        let Ok(Some(status)) = self.read(pid, "status") else { return false };
-        let tgid = status.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(b"Tgid:"));
-        tgid.and_then(|tgid| decimal(tgid.trim_ascii())) == Some(u64::from(pid))
+        let Ok(Some(status)) = self.read(&FilePath::process(pid, "status")) else { return false };
+        line(status, b"Tgid:").and_then(|tgid| decimal(tgid.trim_ascii())) == Some(u64::from(pid))
     }
 
     /// Our own pid as this /proc has it, which in a container may be another one than getpid(2) says.
@@ -212,9 +288,30 @@ impl Proc {
         decimal(link.as_bytes()).and_then(|pid| u32::try_from(pid).ok())
     }
 
+    /// Whether kernel.task_delayacct is on (`/proc/sys/kernel/task_delayacct`, Linux 5.14, off by default). `None`: there is
+    /// no such switch.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn delay_accounting(&self) -> io::Result<Option<bool>> {
+        let text = unless_gone(std::fs::read(self.root.join("sys/kernel/task_delayacct")))?;
+        Ok(text.map(|text| text.trim_ascii() != b"0"))
+    }
+
+    /// Whether its pids are those that this process, and netlink, would use: "NSpid:" of `/proc/self/status` (Linux 4.1) has
+    /// one number, since the file is of the namespace that we are in.
+    #[must_use]
+    pub fn is_of_our_pid_namespace(&mut self) -> bool {
+        let Some(pid) = self.own_pid().filter(|pid| *pid == std::process::id() && self.is_procfs()) else {
+            return false;
+        };
+        let Ok(Some(status)) = self.read(&FilePath::process(pid, "status")) else { return false };
+        line(status, b"NSpid:").is_none_or(|pids| words(pids).count() == 1)
+    }
+
     /// Reads a small file of a process into the buffer.
-    fn read(&mut self, pid: u32, file: &str) -> io::Result<Option<&[u8]>> {
-        let Some(fd) = self.open_file(pid, file)? else { return Ok(None) };
+    fn read(&mut self, path: &FilePath) -> io::Result<Option<&[u8]>> {
+        let Some(fd) = unless_gone(self.open_at(path, OFlags::empty()))? else { return Ok(None) };
         // A file that fits is handed out in one piece, and none of those read here is longer that matters.
         let Some(length) = unless_gone(read(&fd, &mut self.buffer).map_err(io::Error::from))? else {
             return Ok(None);
@@ -223,16 +320,61 @@ impl Proc {
     }
 }
 
-/// A path relative to the directory, NUL-terminated, on the stack: this is the hottest allocation there could be.
-fn path_of(pid: u32, file: &str) -> [u8; 32] {
-    let mut path = [0; 32];
-    // 10 digits, a slash and at most 9 letters always fit.
-    let _ = write!(path.as_mut_slice(), "{pid}/{file}");
-    path
+/// The entries of a directory that are numbers above 0, ascending.
+fn numbers(directory: &OwnedFd, numbers: &mut Vec<u32>) -> io::Result<()> {
+    numbers.clear();
+    let mut space = [MaybeUninit::<u8>::uninit(); 16 * 1024];
+    let mut entries = RawDir::new(directory, &mut space);
+    while let Some(entry) = entries.next() {
+        let name = entry?;
+        let number = decimal(name.file_name().to_bytes()).and_then(|number| u32::try_from(number).ok());
+        numbers.extend(number.filter(|number| *number > 0));
+    }
+    numbers.sort_unstable(); // procfs lists them so; another directory need not
+    Ok(())
 }
 
-fn as_path(path: &[u8; 32]) -> &CStr {
-    CStr::from_bytes_until_nul(path).unwrap_or_default()
+fn no_stat() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "this is not a stat file")
+}
+
+/// What stands behind a key at the beginning of a line.
+fn line<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
+    text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key))
+}
+
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty())
+}
+
+/// A number of "kB", as bytes.
+fn kibibytes(text: &[u8]) -> Option<u64> {
+    decimal(text.trim_ascii().strip_suffix(b" kB")?.trim_ascii())?.checked_mul(1024)
+}
+
+/// The path of a file of a process or thread relative to the directory, NUL-terminated, on the stack: this would be the
+/// hottest allocation there is.
+struct FilePath([u8; 48]);
+
+impl FilePath {
+    fn process(pid: u32, file: &str) -> Self {
+        Self::of(format_args!("{pid}/{file}"))
+    }
+
+    fn thread(pid: u32, tid: u32, file: &str) -> Self {
+        Self::of(format_args!("{pid}/task/{tid}/{file}"))
+    }
+
+    fn of(arguments: std::fmt::Arguments) -> Self {
+        let mut path = [0; 48];
+        // Two numbers of 10 digits, the letters between them and at most 12 behind them always fit.
+        let _ = path.as_mut_slice().write_fmt(arguments);
+        Self(path)
+    }
+
+    fn as_c_str(&self) -> &CStr {
+        CStr::from_bytes_until_nul(&self.0).unwrap_or_default()
+    }
 }
 
 #[cfg(test)]
@@ -259,7 +401,7 @@ mod tests {
         let mut proc = real();
         let stat = proc.open_stat(me).unwrap().unwrap();
         assert_eq!(proc.stat(&stat).unwrap().unwrap().id.pid, me);
-        assert!(proc.schedstat(me).unwrap().unwrap() > 0);
+        assert!(proc.schedstat(me).unwrap().unwrap().oncpu > 0);
         assert_eq!(proc.owner(me).unwrap(), Some(rustix::process::geteuid().as_raw()));
         let exe = std::env::current_exe().unwrap();
         assert_eq!(proc.exe(me).unwrap().unwrap(), exe.as_os_str());

@@ -78,10 +78,15 @@ pub struct Stat {
     pub cutime: u64,
     /// Field 17: the same for system time.
     pub cstime: u64,
+    /// Field 19: the leader thread's nice value, −20 to 19.
+    pub nice: i8,
     /// Field 20: num_threads.
     pub num_threads: u32,
     /// Field 24: rss, pages. 0 once the leader thread is gone.
     pub rss: u64,
+    /// Field 42: delayacct_blkio_ticks (Linux 2.6.18), what the leader thread has waited for block devices, ns in steps of a
+    /// tick. 0 without delay accounting.
+    pub blkio_delay: Option<u64>,
 }
 
 impl Stat {
@@ -102,12 +107,14 @@ impl Stat {
         let stime = ticks(fields.next()?)?;
         let cutime = ticks(fields.next()?)?;
         let cstime = ticks(fields.next()?)?;
-        let mut fields = fields.skip(2); // priority and nice
+        let mut fields = fields.skip(1); // priority
+        let nice = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
         let num_threads = decimal(fields.next()?)?;
         let mut fields = fields.skip(1); // itrealvalue
         let start = decimal(fields.next()?)?;
         let mut fields = fields.skip(1); // vsize
         let rss = decimal(fields.next()?)?;
+        let blkio_delay = fields.nth(17).and_then(ticks); // after fields 25 to 41
         Some(Self {
             id: Identity { pid: u32::try_from(pid).ok()?, start },
             comm,
@@ -117,8 +124,10 @@ impl Stat {
             stime,
             cutime,
             cstime,
+            nice,
             num_threads: u32::try_from(num_threads).ok()?,
             rss,
+            blkio_delay,
         })
     }
 
@@ -174,8 +183,8 @@ mod tests {
         let mut text = b"4242 (".to_vec();
         text.extend_from_slice(comm);
         text.extend_from_slice(
-            b") S 17 4242 17 34816 4242 4194304 9 10 11 12 101 102 103 104 20 0 7 0 987654 5693440 321 \
-              18446744073709551615 1 2 3 0 0 0 0 0 0 0 0 0 17 1 0 0 0 0 0 4 5 6 7 8 9 10 0\n",
+            b") S 17 4242 17 34816 4242 4194304 9 10 11 12 101 102 103 104 39 -19 7 0 987654 5693440 321 \
+              18446744073709551615 1 2 3 0 0 0 0 0 0 0 0 0 17 1 0 0 42 0 0 4 5 6 7 8 9 10 0\n",
         );
         text
     }
@@ -186,6 +195,7 @@ mod tests {
         assert_eq!(stat.id, Identity { pid: 4242, start: 987_654 });
         assert_eq!(stat.comm.as_bytes(), b"cat");
         assert_eq!((stat.state, stat.ppid, stat.num_threads, stat.rss), (b'S', 17, 7, 321));
+        assert_eq!((stat.nice, stat.blkio_delay), (-19, Some(420_000_000)));
         let times = [stat.utime, stat.stime, stat.cutime, stat.cstime];
         assert_eq!(times, [1_010_000_000, 1_020_000_000, 1_030_000_000, 1_040_000_000]);
     }
@@ -202,9 +212,9 @@ mod tests {
         let whole = text(b"cat");
         let all = Stat::parse(&whole).unwrap();
         for length in 0..whole.len() {
-            // Cut inside rss, the last field read, the number is shorter: a read(2) of a stat file is never cut.
+            // Cut inside rss or field 42 the number is shorter: a read(2) of a stat file is never cut.
             if let Some(cut) = Stat::parse(whole.get(..length).unwrap()) {
-                assert_eq!(Stat { rss: all.rss, ..cut }, all, "cut at {length}");
+                assert_eq!(Stat { rss: all.rss, blkio_delay: all.blkio_delay, ..cut }, all, "cut at {length}");
             }
         }
     }
@@ -231,6 +241,8 @@ mod tests {
             assert_eq!(i64::try_from(ours.cstime / TICK).unwrap(), theirs.cstime);
             assert_eq!(i64::from(ours.num_threads), theirs.num_threads);
             assert_eq!(ours.rss, theirs.rss);
+            assert_eq!(i64::from(ours.nice), theirs.nice);
+            assert_eq!(ours.blkio_delay.map(|delay| delay / TICK), theirs.delayacct_blkio_ticks);
             compared += 1;
         }
         assert!(compared > 1);

@@ -1,0 +1,123 @@
+//! Capabilities (capabilities(7)): what this process may, and how it comes to be allowed more.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{StatVfsMountFlags, statvfs};
+use rustix::thread::{
+    CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, no_new_privs, set_capabilities,
+};
+
+/// What some collectors need.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Capability {
+    /// taskstats: asking the kernel for the delays of any process, one's own included.
+    NetAdmin,
+    /// smaps_rollup and exe of other users' processes, and processes that `hidepid` hides.
+    SysPtrace,
+}
+
+impl Capability {
+    /// All that the plugin ever needs.
+    const ALL: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_PTRACE);
+
+    fn bit(self) -> CapabilitySet {
+        match self {
+            Self::NetAdmin => CapabilitySet::NET_ADMIN,
+            Self::SysPtrace => CapabilitySet::SYS_PTRACE,
+        }
+    }
+
+    /// Whether this thread has it in effect.
+    #[must_use]
+    pub fn is_held(self) -> bool {
+        capabilities(None).is_ok_and(|sets| sets.effective.contains(self.bit()))
+    }
+
+    /// What to do to have it, as it is on this host: a command where one will do.
+    #[must_use]
+    pub fn remedy(self) -> String {
+        let barriers = Barriers {
+            held: self.is_held(),
+            user_namespace: is_in_user_namespace(),
+            bounded: !capability_is_in_bounding_set(self.bit()).unwrap_or(true),
+            no_new_privileges: no_new_privs().unwrap_or(false),
+            executable: std::env::current_exe().ok(),
+        };
+        barriers.remedy(self)
+    }
+}
+
+impl fmt::Display for Capability {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NetAdmin => "CAP_NET_ADMIN",
+            Self::SysPtrace => "CAP_SYS_PTRACE",
+        })
+    }
+}
+
+/// Puts into effect what file capabilities permit: they are given without the effective bit, since with it execve(2) fails
+/// where the bounding set lacks one. Threads made later inherit it, so it is called first.
+///
+/// # Errors
+/// capget(2) or capset(2) is forbidden.
+pub fn raise() -> io::Result<()> {
+    let sets = capabilities(None)?;
+    let wanted = sets.permitted & Capability::ALL;
+    if sets.effective.contains(wanted) {
+        return Ok(());
+    }
+    let effective = sets.effective | wanted;
+    Ok(set_capabilities(None, CapabilitySets { effective, ..sets })?)
+}
+
+/// What stands between this process and a capability.
+#[allow(clippy::struct_excessive_bools)] // each is a fact of its own
+struct Barriers {
+    held: bool,
+    user_namespace: bool,
+    bounded: bool,
+    no_new_privileges: bool,
+    executable: Option<PathBuf>,
+}
+
+impl Barriers {
+    fn remedy(&self, capability: Capability) -> String {
+        let executable = self.executable.as_deref().unwrap_or(Path::new("telegraf-taskstats"));
+        let is_nosuid = || statvfs(executable).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOSUID));
+        if self.user_namespace {
+            return "run the plugin outside of this user namespace, whose capabilities do not count here".to_owned();
+        }
+        if self.held {
+            return format!(
+                "{capability} is held and not enough: a security module (AppArmor, SELinux) or seccomp forbids it"
+            );
+        }
+        if self.bounded {
+            return format!(
+                "allow {capability} where the plugin is started: docker run --cap-add {}, or in the systemd unit \
+                 CapabilityBoundingSet={capability}",
+                capability.to_string().trim_start_matches("CAP_")
+            );
+        }
+        if self.no_new_privileges {
+            return format!(
+                "in the systemd unit, set AmbientCapabilities={capability}: NoNewPrivileges makes file capabilities void"
+            );
+        }
+        let setcap = format!("setcap cap_net_admin,cap_sys_ptrace=p {}", executable.display());
+        if is_nosuid() {
+            return format!("{setcap}, after moving it to a file system that is not mounted nosuid");
+        }
+        setcap
+    }
+}
+
+/// Whether this process is in a user namespace other than the first, whose capabilities netlink and ptrace do not heed.
+fn is_in_user_namespace() -> bool {
+    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
+    let words: Vec<_> = map.split_whitespace().collect();
+    !words.is_empty() && words != ["0", "0", "4294967295"]
+}
