@@ -245,6 +245,138 @@ impl Ledger {
     }
 }
 
+/// Something that only counts up: what lies between two readings was gained, and gains add up.
+pub trait Counter: Clone + Default {
+    /// What was gained since an earlier reading. What fell has gained nothing.
+    #[must_use]
+    fn since(&self, earlier: &Self) -> Self;
+
+    /// Takes in what was gained.
+    fn add(&mut self, gained: &Self);
+}
+
+/// What became of reading something of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// It was read.
+    Known(T),
+    /// The process has gone since it was seen: what was last read stands.
+    Gone,
+    /// It could not be read.
+    Unknown,
+}
+
+/// One process's plain counters, which nobody is charged for when it is gone.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counted<T> {
+    id: Identity,
+    /// As last read, if ever.
+    value: Option<T>,
+    /// Gained since the last gather.
+    #[serde(skip)]
+    gained: T,
+    /// Whether nothing can be said of it now.
+    #[serde(skip)]
+    unknown: bool,
+}
+
+/// The plain counters of processes, whatever series they are in.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound = "T: Counter + Serialize + serde::de::DeserializeOwned")]
+pub struct Counters<T> {
+    /// Sorted by pid.
+    all: Vec<Counted<T>>,
+}
+
+impl<T: Counter> Counters<T> {
+    /// One gather: of each process, sorted by pid, whether it was born since the last gather, and what was read. All others are
+    /// forgotten. A first sight counts in full if the process was born since, else not at all.
+    pub fn settle(&mut self, outcomes: impl IntoIterator<Item = (Identity, bool, Outcome<T>)>) {
+        let counted = outcomes.into_iter().map(|(id, newborn, outcome)| {
+            let earlier = self.get(id).and_then(|counted| counted.value.as_ref());
+            let (value, gained) = match (outcome, earlier) {
+                (Outcome::Known(value), Some(earlier)) => (Some(value.clone()), value.since(earlier)),
+                (Outcome::Known(value), None) if newborn => (Some(value.clone()), value),
+                (Outcome::Known(value), None) => (Some(value), T::default()),
+                (Outcome::Gone, earlier) => (earlier.cloned(), T::default()),
+                (Outcome::Unknown, earlier) => {
+                    return Counted { id, value: earlier.cloned(), gained: T::default(), unknown: true };
+                }
+            };
+            Counted { id, value, gained, unknown: false }
+        });
+        self.all = counted.collect();
+    }
+
+    /// What was read of a process at this gather, or before if it is gone since.
+    #[must_use]
+    pub fn value(&self, id: Identity) -> Option<&T> {
+        self.get(id).filter(|counted| !counted.unknown)?.value.as_ref()
+    }
+
+    fn get(&self, id: Identity) -> Option<&Counted<T>> {
+        let index = self.all.binary_search_by_key(&id, |counted| counted.id).ok()?;
+        self.all.get(index)
+    }
+}
+
+/// A counter of a series: what its members have gained while they were members. It goes on when they are gone.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally<T> {
+    total: T,
+    /// Whether it could not be read of some member now.
+    unknown: bool,
+}
+
+impl<T: Counter> Tally<T> {
+    /// One gather: the members, and whether what each gained since the last gather counts.
+    pub fn take_in(&mut self, members: &[(Identity, bool)], counters: &Counters<T>) {
+        self.unknown = false;
+        for (id, counts) in members {
+            match counters.get(*id) {
+                Some(counted) if !counted.unknown => {
+                    if *counts {
+                        self.total.add(&counted.gained);
+                    }
+                }
+                _ => self.unknown = true,
+            }
+        }
+    }
+
+    /// The total, unless it could not be read of some member.
+    #[must_use]
+    pub fn total(&self) -> Option<&T> {
+        Some(&self.total).filter(|_| !self.unknown)
+    }
+}
+
+/// A counter of CPU: what the members of a series were charged, and the cgroups that carry it for them. ns.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuTime {
+    total: u64,
+    cgroups: CgroupMeter,
+}
+
+impl CpuTime {
+    /// Takes in what members were charged since the last gather.
+    pub fn credit(&mut self, charge: u64) {
+        self.total = self.total.saturating_add(charge);
+    }
+
+    /// Takes in what cgroups used: see [`CgroupMeter::settle`].
+    pub fn meter(&mut self, usages: Vec<(u64, u64)>, all: bool, first: bool) {
+        let charge = self.cgroups.settle(usages, all, first);
+        self.credit(charge);
+    }
+
+    /// All of it; only grows.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}
+
 /// The CPU of a series' cgroups: each is its inode, and the kernel's own counter says what it used, its dead included.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupMeter {

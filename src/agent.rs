@@ -12,22 +12,23 @@ use std::time::Duration;
 use anyhow::Context;
 use tokio::time::{Instant, sleep_until, timeout_at};
 
-use crate::account::{Charge, Ledger};
 use crate::cache::{Cache, State};
 use crate::cli::Arguments;
-use crate::collect::psstat;
+use crate::collect::{Collectors, Look, Needs, Samples};
 use crate::config::Settings;
-use crate::encode::{Point, Tags, encode};
+use crate::encode::{Tags, encode};
 use crate::host::Host;
 use crate::kernel::cgroup;
 use crate::kernel::clock::SystemClock;
 use crate::kernel::pidfile_watch::PidfileWatch;
-use crate::log::{Complaints, Level, say};
-use crate::output::Measurement;
+use crate::kernel::stat::Identity;
+use crate::log::{Complaints, Level, Trouble, say};
+use crate::output::{Measurement, Scope};
+use crate::points::{Sources, points};
 use crate::processes::Processes;
 use crate::prompt::{Bell, PRIMING, Prompt, Prompts};
 use crate::select::{Member, Memory, Selected, Target, View, select};
-use crate::series::{CgroupReading, Reading, Sample, Samples, Series};
+use crate::series::{CgroupReading, Reading, Series};
 use crate::write::Writer;
 
 /// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
@@ -38,7 +39,7 @@ pub struct Agent {
     host: Host,
     targets: Vec<Target>,
     processes: Processes,
-    ledger: Ledger,
+    collectors: Collectors,
     series: BTreeMap<Tags, Series>,
     complaints: Complaints,
     cache: Option<Cache>,
@@ -119,7 +120,7 @@ impl Agent {
             targets: settings.targets,
             processes: Processes::default(),
             holdable,
-            ledger: Ledger::default(),
+            collectors: Collectors::new(settings.bounds),
             series: BTreeMap::new(),
             complaints: Complaints::default(),
             cache: None,
@@ -141,19 +142,25 @@ impl Agent {
     fn resume(&mut self, state: Option<State>) {
         let Some(state) = state else { return };
         self.processes.resume(state.listings);
-        self.ledger = state.ledger;
+        self.collectors.resume(state.collectors);
         self.remember(state.memories);
         self.series = state.series.into_iter().collect();
         self.gathered = Some(state.gathered);
     }
 
-    /// Takes the base of all counters, unless a cache file has it. Returns when a first gather can show a CPU.
+    /// Takes the base of all counters, unless a cache file has it. Returns when a first gather can show what takes two, or some
+    /// time.
     pub fn prime(&mut self) -> Instant {
-        if self.gathered.is_some() {
-            return Instant::now();
+        let wants_procmaps = self.targets.iter().any(|target| target.output.collects(Measurement::Procmaps));
+        match self.gathered {
+            None => {
+                self.gathered = self.look().map(|(at, _)| at);
+                self.collectors.thread.begin_interval(self.gathered.unwrap_or_default());
+                self.complaints.say_changes();
+            }
+            Some(_) if wants_procmaps => self.observe(),
+            Some(_) => return Instant::now(),
         }
-        self.gathered = self.look();
-        self.complaints.say_changes();
         Instant::now() + PRIMING
     }
 
@@ -167,35 +174,39 @@ impl Agent {
     /// One gather: its lines.
     pub fn gather(&mut self) -> Vec<u8> {
         let realtime = self.host.clock.realtime();
-        let looked = self.look();
-        let lines = if looked.is_some() { self.lines(realtime) } else { Vec::new() };
-        self.gathered = looked.or(self.gathered);
+        let mut lines = Vec::new();
+        if let Some((at, samples)) = self.look() {
+            lines = self.lines(realtime, at, &samples);
+            self.gathered = Some(at);
+        }
         self.save();
         self.complaints.say_changes();
         lines
     }
 
-    /// Select, sample, account; returns CLOCK_MONOTONIC (ns) of it. `None`: `/proc` could not be listed, and nothing was done.
-    fn look(&mut self) -> Option<u64> {
+    /// Select, sample, account; returns CLOCK_MONOTONIC (ns) of it, and the samples. `None`: `/proc` could not be listed, and
+    /// nothing was done.
+    fn look(&mut self) -> Option<(u64, Samples)> {
         let at = self.host.clock.monotonic();
         match self.processes.scan(&mut self.host.proc, self.host.clock.as_ref()) {
             Ok(None) => {}
             Ok(Some(error)) => {
                 let known = "those known from before count as they were, the others do not count";
-                self.complaints.add(format!("Some processes cannot be read; {known}: {error}"));
+                self.complaints.add(Trouble::of(&error), format!("Some processes cannot be read; {known}: {error}"));
             }
             Err(error) => {
                 let root = self.host.proc.root().display();
-                self.complaints.add(format!("Cannot list {root}, so nothing is gathered: {error}"));
+                let message = format!("Cannot list {root}, so nothing is gathered: {error}");
+                self.complaints.add(Trouble::of(&error), message);
                 return None;
             }
         }
         let (selection, complete) = self.select();
         let members = self.members(&selection);
-        let samples = self.sample(&members);
+        let samples = self.sample(&selection, &members, at);
         self.account(selection, members, &samples, at);
         self.end_those_not_selected(complete, &samples, at);
-        Some(at)
+        Some((at, samples))
     }
 
     /// What belongs to each series, and whether everything could be looked at.
@@ -223,33 +234,33 @@ impl Agent {
         members.collect()
     }
 
-    /// Reads what the table does not hold of the members, each once, and settles the ledger.
-    ///
-    /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: what they used must not be
-    /// taken for a member's when it reaps them.
-    fn sample(&mut self, members: &[Vec<Member>]) -> Samples {
-        let Self { processes, host, ledger, complaints, .. } = self;
-        let mut ids: Vec<_> = members.iter().flatten().map(|member| member.id).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        processes.hold(&ids);
-        let stats = processes.with_descendants(&ids);
-        let mut sights = Vec::with_capacity(stats.len());
-        let mut samples = Vec::with_capacity(stats.len());
-        for stat in stats {
-            let mut complain = |error: io::Error| {
-                complaints.add(format!("Something of some processes cannot be read, and is left out: {error}"));
-            };
-            let sight = psstat::sight(stat, processes, &mut host.proc, &mut complain);
-            let rss = psstat::rss(stat, &mut host.proc).map_err(complain).ok();
-            let complete = sight.newborn || ledger.knows(sight.id);
-            samples.push(Sample { id: stat.id, charge: Charge::default(), complete, rss });
-            sights.push(sight);
+    /// Reads what the table does not hold of the members, each once.
+    fn sample(&mut self, selection: &BTreeMap<Tags, Selected>, members: &[Vec<Member>], at: u64) -> Samples {
+        let Self { processes, host, collectors, complaints, .. } = self;
+        let mut needs: Vec<(Identity, Needs)> = Vec::new();
+        let mut pages = BTreeMap::new();
+        for ((tags, selected), members) in selection.iter().zip(members) {
+            let of = |id| (id, Needs::of(&selected.output, selected.has(id)));
+            needs.extend(members.iter().map(|member| of(member.id)));
+            if selected.output.wants(Measurement::Procmaps, Scope::Tree) {
+                pages.insert(tags.clone(), members.iter().map(|member| member.id).collect());
+            } else if selected.output.wants(Measurement::Procmaps, Scope::Process) {
+                pages.insert(tags.clone(), selected.ids());
+            }
         }
-        for (sample, charge) in samples.iter_mut().zip(ledger.settle(&sights, |id| processes.presence(id))) {
-            sample.charge = charge;
-        }
-        Samples::sorted(samples)
+        needs.sort_unstable_by_key(|(id, _)| *id);
+        needs.dedup_by(|(id, again), (kept, needs)| {
+            let same = id == kept;
+            if same {
+                *needs = needs.or(*again);
+            }
+            same
+        });
+        processes.hold(&needs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
+        let mut look = Look { processes, proc: &mut host.proc, complaints };
+        let samples = collectors.sample(&needs, &mut look);
+        collectors.procmaps.sample(pages, at, &mut look);
+        samples
     }
 
     fn account(&mut self, selection: BTreeMap<Tags, Selected>, members: Vec<Vec<Member>>, samples: &Samples, at: u64) {
@@ -262,10 +273,10 @@ impl Agent {
             let series = self.series.entry(tags).or_insert_with(|| Series::new(selected.output.clone()));
             (series.over, series.hidden, series.unknown) = (false, selected.hidden, selected.incomplete);
             series.output = selected.output.clone();
-            let top = selected.top(&members);
-            let (processes, previous) = (&self.processes, self.gathered);
-            let of_cgroups = !selected.cgroups.is_empty();
-            let reading = Reading { members, top, processes, samples, cgroups, of_cgroups, at, previous };
+            let (top, selected, of_cgroups) = (selected.top(&members), selected.ids(), !selected.cgroups.is_empty());
+            let (processes, collectors, previous) = (&self.processes, &self.collectors, self.gathered);
+            let reading =
+                Reading { members, top, selected, processes, samples, collectors, cgroups, of_cgroups, at, previous };
             series.account(reading, is_new);
         }
     }
@@ -274,7 +285,8 @@ impl Agent {
     fn end_those_not_selected(&mut self, complete: bool, samples: &Samples, at: u64) {
         for series in self.series.values_mut().filter(|series| series.over) {
             if complete {
-                series.account(Reading::nothing(&self.processes, samples, at, self.gathered), false);
+                let reading = Reading::nothing(&self.processes, samples, &self.collectors, at, self.gathered);
+                series.account(reading, false);
             } else {
                 (series.over, series.unknown) = (false, true);
             }
@@ -292,7 +304,7 @@ impl Agent {
                 (Ok(_), Ok(_)) => continue,
                 (Err(error), _) | (_, Err(error)) => {
                     reading.all = false;
-                    self.complaints.add(format!("Cgroup {}: {error}", path.display()));
+                    self.complaints.add(Trouble::of(&error), format!("Cgroup {}: {error}", path.display()));
                 }
             }
             reading.pids.extend(pids);
@@ -303,21 +315,18 @@ impl Agent {
     }
 
     /// The lines of all series; those that are over are forgotten.
-    fn lines(&mut self, realtime: u64) -> Vec<u8> {
-        let mem_total = self.host.proc.mem_total();
-        let meminfo = self.host.proc.root().join("meminfo");
-        let mem_total = mem_total
-            .map_err(|error| self.complaints.add(format!("p_mem is left out: {}: {error}", meminfo.display())))
-            .ok();
-        let written = self.series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
-        let psstat = written.filter(|(_, series)| series.output.collect.contains(&Measurement::Psstat));
-        let points = psstat.map(|(tags, series)| Point {
-            measurement: "psstat",
-            tags,
-            fields: psstat::fields(series, mem_total),
+    fn lines(&mut self, realtime: u64, at: u64, samples: &Samples) -> Vec<u8> {
+        let Self { host, series, processes, collectors, complaints, .. } = self;
+        let mem_total = host.proc.mem_total();
+        let mem_total = mem_total.map_err(|error| {
+            let meminfo = host.proc.root().join("meminfo");
+            complaints.add(Trouble::of(&error), format!("p_mem is left out: {}: {error}", meminfo.display()));
         });
-        let lines = encode(points, realtime);
-        self.series.retain(|_, series| !series.over);
+        let from = Sources { processes, samples, collectors, mem_total: mem_total.ok(), at };
+        let written = series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
+        let lines = encode(written.flat_map(|(tags, series)| points(tags, series, from)), realtime);
+        series.retain(|_, series| !series.over);
+        collectors.thread.begin_interval(at);
         lines
     }
 
@@ -338,8 +347,9 @@ impl Agent {
         let (Some(cache), Some(gathered)) = (&self.cache, self.gathered) else { return };
         let memories = self.memories();
         let listings = self.processes.listings();
-        if let Err(error) = cache.save(gathered, listings, &memories, &self.ledger, self.series.iter()) {
-            self.complaints.add(format!("Cache file {} is not written: {error}", cache.path().display()));
+        if let Err(error) = cache.save(gathered, listings, &memories, &self.collectors, self.series.iter()) {
+            let message = format!("Cache file {} is not written: {error}", cache.path().display());
+            self.complaints.add(Trouble::of(&error), message);
         }
     }
 
@@ -374,13 +384,14 @@ impl Agent {
         let memories = self.memories();
         self.targets = settings.targets;
         self.remember(memories);
+        self.collectors.rebound(settings.bounds);
         if let Some(cache) = &mut self.cache {
             cache.set_digest(settings.digest);
         }
         self.processes.hold(&[]); // what is held open may lie below another root
         self.hold_files_of_a_real_proc_only();
         self.gathered = None; // what the new targets find is not new
-        self.gathered = self.look();
+        self.gathered = self.look().map(|(at, _)| at);
         self.complaints.say_changes();
         say(Level::Info, "The configuration was read again");
     }

@@ -13,7 +13,7 @@ use rustix::fs::OFlags;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::account::Ledger;
+use crate::collect::Collectors;
 use crate::encode::Tags;
 use crate::host::Host;
 use crate::log::{Level, say};
@@ -21,7 +21,7 @@ use crate::select::Memory;
 use crate::series::Series;
 
 /// First words of the file; the number is the format's.
-const HEAD: &str = "telegraf-taskstats cache 1 ";
+const HEAD: &str = "telegraf-taskstats cache 2 ";
 
 /// A larger file is not one of ours.
 const LENGTH_MAX: u64 = 256 * 1024 * 1024;
@@ -52,8 +52,8 @@ pub struct State {
     pub listings: [Option<u64>; 3],
     /// What targets remember.
     pub memories: BTreeMap<String, Memory>,
-    /// The members' accounts.
-    pub ledger: Ledger,
+    /// What collectors remember of the members.
+    pub collectors: Collectors,
     /// The series.
     pub series: Vec<(Tags, Series)>,
 }
@@ -66,7 +66,7 @@ struct StateToWrite<'a> {
     gathered: u64,
     listings: [Option<u64>; 3],
     memories: &'a BTreeMap<String, Memory>,
-    ledger: &'a Ledger,
+    collectors: &'a Collectors,
     series: Vec<(&'a Tags, &'a Series)>,
 }
 
@@ -152,11 +152,11 @@ impl Cache {
         gathered: u64,
         listings: [Option<u64>; 3],
         memories: &'a BTreeMap<String, Memory>,
-        ledger: &'a Ledger,
+        collectors: &'a Collectors,
         series: impl Iterator<Item = (&'a Tags, &'a Series)>,
     ) -> io::Result<()> {
         let (boot_id, digest, series) = (self.boot_id.as_str(), self.digest, series.collect());
-        let state = StateToWrite { boot_id, digest, gathered, listings, memories, ledger, series };
+        let state = StateToWrite { boot_id, digest, gathered, listings, memories, collectors, series };
         let body = serde_json::to_vec(&state)?;
         // The library's errors name the temporary file, another one each time: a message must be the same for the same reason.
         self.replace(&body).map_err(|error| error.kind().into())

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Parser;
 
 use crate::config::values::{Accounting, Fields, FileName, Interval, Named, Pid, Tag, TagKey};
-use crate::output::Measurement;
+use crate::output::{Measurement, Scope};
 use crate::select::{ProcessPattern, UnitGlob};
 
 /// What process trees on Linux really use, as line protocol, for Telegraf's inputs.execd.
@@ -42,9 +42,12 @@ pub struct Arguments {
     /// Measurements to collect.
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub collect: Vec<Measurement>,
-    /// Fields of psstat: p_cpu, p_mem, n_proc, n_zombie, cpu_time, started, exited, restarts; or all.
+    /// Fields of psstat: p_cpu, p_mem, n_proc, n_zombie, cpu_time, started, exited, restarts, p_cpu_thread_max; or all.
     #[arg(long, value_name = "LIST")]
     pub psstat_fields: Option<Fields>,
+    /// What a line is of, except those of psstat: the whole tree, or each process that was selected, with its pid as a tag.
+    #[arg(long)]
+    pub scope: Option<Scope>,
     /// How to account for the dead.
     #[arg(long)]
     pub accounting: Option<Accounting>,

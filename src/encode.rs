@@ -1,5 +1,6 @@
 //! Points become line protocol, and text from outside becomes text that no line breaks on.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use influxdb_line_protocol::LineProtocolBuilder;
@@ -59,8 +60,8 @@ pub enum Value {
 pub struct Point<'a> {
     /// The measurement's name.
     pub measurement: &'static str,
-    /// The series' tags.
-    pub tags: &'a Tags,
+    /// The series' tags, and those of a part of it.
+    pub tags: Cow<'a, Tags>,
     /// Name and value of each field that is known.
     pub fields: Vec<(&'static str, Value)>,
 }
@@ -120,7 +121,7 @@ mod tests {
     }
 
     fn text(tags: &Tags, fields: &[(&'static str, Value)]) -> String {
-        let point = Point { measurement: "psstat", tags, fields: fields.to_vec() };
+        let point = Point { measurement: "psstat", tags: Cow::Borrowed(tags), fields: fields.to_vec() };
         String::from_utf8(encode([point], 1_700_000_000_000_000_001)).unwrap()
     }
 

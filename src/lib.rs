@@ -14,6 +14,7 @@ pub mod host;
 pub mod kernel;
 pub mod log;
 pub mod output;
+pub mod points;
 pub mod processes;
 pub mod prompt;
 pub mod select;

@@ -1,6 +1,6 @@
 //! stderr: one line a message, with the prefix by which Telegraf tells its level, and only on change.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -52,17 +52,45 @@ fn write(message: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
+/// What kind of thing is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Trouble {
+    /// What was named is not there now.
+    Absent,
+    /// It is there, and may not be looked at.
+    Denied,
+    /// It could not be looked at for another reason.
+    Failed,
+}
+
+impl Trouble {
+    /// That of an error.
+    #[must_use]
+    pub fn of(error: &std::io::Error) -> Self {
+        match error.kind() {
+            std::io::ErrorKind::NotFound => Self::Absent,
+            std::io::ErrorKind::PermissionDenied => Self::Denied,
+            _ => Self::Failed,
+        }
+    }
+}
+
 /// What is wrong at the moment: a complaint is said when it is new, and again when it comes back.
 #[derive(Debug, Default)]
 pub struct Complaints {
-    said: BTreeSet<String>,
-    now: BTreeSet<String>,
+    said: BTreeMap<String, Trouble>,
+    now: BTreeMap<String, Trouble>,
 }
 
 impl Complaints {
     /// Something is wrong at this gather.
-    pub fn add(&mut self, complaint: String) {
-        self.now.insert(complaint);
+    pub fn add(&mut self, trouble: Trouble, complaint: String) {
+        self.now.insert(complaint, trouble);
+    }
+
+    /// What is wrong at this gather.
+    pub fn iter(&self) -> impl Iterator<Item = (Trouble, &str)> {
+        self.now.iter().map(|(complaint, trouble)| (*trouble, complaint.as_str()))
     }
 
     /// Takes back what was added since the last gather.
@@ -72,7 +100,7 @@ impl Complaints {
 
     /// Ends a gather: says what is new, forgets what is over.
     pub fn say_changes(&mut self) {
-        for complaint in self.now.difference(&self.said) {
+        for complaint in self.now.keys().filter(|complaint| !self.said.contains_key(*complaint)) {
             say(Level::Warning, complaint);
         }
         self.said = std::mem::take(&mut self.now);

@@ -9,6 +9,7 @@ use telegraf_taskstats::agent::{self, Agent};
 use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::{SAMPLE, Settings};
 use telegraf_taskstats::host::Host;
+use telegraf_taskstats::kernel::capability;
 use telegraf_taskstats::kernel::clock::SystemClock;
 use telegraf_taskstats::log::{Level, say};
 use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
@@ -28,6 +29,8 @@ fn main() -> ExitCode {
         Ok(signals) => signals,
         Err(error) => return fail(&anyhow::Error::new(error).context("Cannot catch signals"), 1),
     };
+    // Before any thread is made. What this cannot get, what needs it will miss.
+    let _ = capability::raise();
     let arguments = match Arguments::of(std::env::args_os()) {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => {

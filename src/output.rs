@@ -12,7 +12,7 @@ pub struct Output {
     /// The tags besides the name.
     pub tags: Tags,
     /// The measurements wanted.
-    pub collect: Vec<Measurement>,
+    pub collect: Vec<Wanted>,
     /// psstat's fields.
     pub psstat_fields: Vec<PsstatField>,
 }
@@ -24,6 +24,18 @@ impl Output {
         let mut tags = self.tags.clone();
         tags.set(&self.name_tag, name);
         tags
+    }
+
+    /// Whether a measurement is wanted, in a scope.
+    #[must_use]
+    pub fn wants(&self, measurement: Measurement, scope: Scope) -> bool {
+        self.collect.contains(&Wanted { measurement, scope })
+    }
+
+    /// Whether a measurement is wanted, in any scope.
+    #[must_use]
+    pub fn collects(&self, measurement: Measurement) -> bool {
+        self.collect.iter().any(|wanted| wanted.measurement == measurement)
     }
 
     /// Wants what another wants too.
@@ -41,12 +53,66 @@ fn unite<T: Copy + PartialEq>(all: &mut Vec<T>, more: &[T]) {
     }
 }
 
+/// A measurement that is wanted of a series.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    /// Which.
+    pub measurement: Measurement,
+    /// Of what.
+    pub scope: Scope,
+}
+
+impl Wanted {
+    /// psstat is always of the tree.
+    #[must_use]
+    pub fn new(measurement: Measurement, scope: Scope) -> Self {
+        let scope = if measurement == Measurement::Psstat { Scope::Tree } else { scope };
+        Self { measurement, scope }
+    }
+}
+
+/// What a line is of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Scope {
+    /// A whole tree: its members summed.
+    #[default]
+    Tree,
+    /// Each root process by itself, with its pid as a tag.
+    Process,
+}
+
 /// What is collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Measurement {
     /// The tree as a few small fields.
     Psstat,
+    /// What it waits for: the kernel's delay accounting.
+    Taskstat,
+    /// What /proc/PID/stat says.
+    Procstat,
+    /// Proportional set size.
+    Procmaps,
+    /// How threads are scheduled, by nice value.
+    Thread,
+}
+
+impl Measurement {
+    /// All of them.
+    pub const ALL: [Self; 5] = [Self::Psstat, Self::Taskstat, Self::Procstat, Self::Procmaps, Self::Thread];
+
+    /// Its name in a line.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Psstat => "psstat",
+            Self::Taskstat => "taskstat",
+            Self::Procstat => "procstat",
+            Self::Procmaps => "procmaps",
+            Self::Thread => "thread",
+        }
+    }
 }
 
 /// The fields of psstat.
@@ -70,11 +136,13 @@ pub enum PsstatField {
     Exited,
     /// Times that a root was replaced by another process; only grows.
     Restarts,
+    /// Cores used by the busiest single thread since the last gather.
+    PCpuThreadMax,
 }
 
 impl PsstatField {
     /// All of them, in the order of a line.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::PCpu,
         Self::PMem,
         Self::NProc,
@@ -83,6 +151,7 @@ impl PsstatField {
         Self::Started,
         Self::Exited,
         Self::Restarts,
+        Self::PCpuThreadMax,
     ];
     /// Those written when nothing else is asked for.
     pub const DEFAULT: [Self; 3] = [Self::PCpu, Self::PMem, Self::NProc];
@@ -99,6 +168,7 @@ impl PsstatField {
             Self::Started => "started",
             Self::Exited => "exited",
             Self::Restarts => "restarts",
+            Self::PCpuThreadMax => "p_cpu_thread_max",
         }
     }
 }

@@ -2,9 +2,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{CgroupMeter, Charge, Rate};
+use crate::account::{Charge, CpuTime, Rate, Tally};
+use crate::collect::taskstat::Counts;
+use crate::collect::thread::ByNice;
+use crate::collect::{Collectors, Sample, Samples};
+use crate::kernel::cgroup::Usage;
 use crate::kernel::stat::{Identity, Stat};
-use crate::output::Output;
+use crate::output::{Measurement, Output, PsstatField, Scope};
 use crate::processes::{Presence, Processes};
 use crate::select::{Member, Root};
 
@@ -17,10 +21,19 @@ pub struct Series {
     top: Vec<Root>,
     /// Roots that went away and have not been replaced: no more than there ever were at once.
     vacant: Vec<Root>,
-    cgroups: CgroupMeter,
+    /// The processes that were selected, and not only descend from one, sorted by pid.
+    selected: Vec<Identity>,
     rate: Rate,
     /// CPU used, ns.
-    pub cpu_time: u64,
+    pub cpu_time: CpuTime,
+    /// The part of it in user mode, while somebody asks.
+    pub utime: CpuTime,
+    /// The part of it in system mode, while somebody asks.
+    pub stime: CpuTime,
+    /// What it has waited for.
+    pub taskstat: Tally<Counts>,
+    /// What its threads have counted.
+    pub thread: Tally<ByNice>,
     /// Processes born in it.
     pub started: u64,
     /// Processes that are gone.
@@ -31,8 +44,12 @@ pub struct Series {
     pub live: u64,
     /// Processes that are dead and not reaped.
     pub zombies: u64,
+    /// Their threads.
+    pub threads: u64,
     /// Their resident memory, bytes, if it is known of all.
     pub rss: Option<u64>,
+    /// ns that the busiest of the threads has run since the last gather, if it is known of all.
+    pub busiest: Option<u64>,
     /// Whether cgroups carry its CPU.
     pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
@@ -54,10 +71,14 @@ pub struct Reading<'a> {
     pub members: Vec<Member>,
     /// Those that are roots below no other member.
     pub top: Vec<Root>,
+    /// Those that were selected, and not only descend from one, sorted by pid.
+    pub selected: Vec<Identity>,
     /// The process table.
     pub processes: &'a Processes,
     /// What each member was charged and its memory.
     pub samples: &'a Samples,
+    /// What else was read of each member.
+    pub collectors: &'a Collectors,
     /// The cgroups that carry the series' CPU, if any do.
     pub cgroups: Option<CgroupReading>,
     /// Whether its members without a root are those of cgroups.
@@ -72,8 +93,8 @@ pub struct Reading<'a> {
 /// What was read of the cgroups that carry a series' CPU.
 #[derive(Debug, Default)]
 pub struct CgroupReading {
-    /// Inode and usage (ns) of each.
-    pub usages: Vec<(u64, u64)>,
+    /// Inode and usage of each.
+    pub usages: Vec<(u64, Usage)>,
     /// Whether these are all of them: none could not be read.
     pub all: bool,
     /// The pids whose CPU they carry, sorted.
@@ -88,42 +109,16 @@ impl<'a> Reading<'a> {
 
     /// The reading of a series of which nothing is left.
     #[must_use]
-    pub fn nothing(processes: &'a Processes, samples: &'a Samples, at: u64, previous: Option<u64>) -> Self {
-        let (members, top) = Default::default();
-        Self { members, top, processes, samples, cgroups: None, of_cgroups: false, at, previous }
-    }
-}
-
-/// What was read of a member.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
-    /// Which process.
-    pub id: Identity,
-    /// CPU charged since the last gather.
-    pub charge: Charge,
-    /// Whether that is all it used since then: not so of an old process at its first sight.
-    pub complete: bool,
-    /// Resident memory, bytes, if it could be read.
-    pub rss: Option<u64>,
-}
-
-/// The samples of all members of all series.
-#[derive(Debug, Default)]
-pub struct Samples {
-    /// Sorted by pid.
-    all: Vec<Sample>,
-}
-
-impl Samples {
-    /// Takes samples that are sorted by pid.
-    #[must_use]
-    pub fn sorted(all: Vec<Sample>) -> Self {
-        Self { all }
-    }
-
-    fn get(&self, id: Identity) -> Option<&Sample> {
-        let index = self.all.binary_search_by_key(&id, |sample| sample.id).ok()?;
-        self.all.get(index)
+    pub fn nothing(
+        processes: &'a Processes,
+        samples: &'a Samples,
+        collectors: &'a Collectors,
+        at: u64,
+        previous: Option<u64>,
+    ) -> Self {
+        let (members, top, selected) = Default::default();
+        let (cgroups, of_cgroups) = (None, false);
+        Self { members, top, selected, processes, samples, collectors, cgroups, of_cgroups, at, previous }
     }
 }
 
@@ -136,15 +131,21 @@ impl Series {
             members: Vec::new(),
             top: Vec::new(),
             vacant: Vec::new(),
-            cgroups: CgroupMeter::default(),
+            selected: Vec::new(),
             rate: Rate::default(),
-            cpu_time: 0,
+            cpu_time: CpuTime::default(),
+            utime: CpuTime::default(),
+            stime: CpuTime::default(),
+            taskstat: Tally::default(),
+            thread: Tally::default(),
             started: 0,
             exited: 0,
             restarts: 0,
             live: 0,
             zombies: 0,
+            threads: 0,
             rss: None,
+            busiest: None,
             metered: false,
             at: 0,
             unknown: false,
@@ -157,7 +158,7 @@ impl Series {
     /// Whether there is anything to write: no last word of what was never heard of.
     #[must_use]
     pub fn is_worth_a_line(&self) -> bool {
-        self.written || !self.over || self.exited > 0 || self.cpu_time > 0
+        self.written || !self.over || self.exited > 0 || self.cpu_time.total() > 0
     }
 
     /// The members as of the last gather, sorted by pid.
@@ -166,32 +167,65 @@ impl Series {
         &self.members
     }
 
+    /// The processes that were selected, and not only descend from one, sorted by pid.
+    #[must_use]
+    pub fn selected(&self) -> &[Identity] {
+        &self.selected
+    }
+
     /// Takes in what a gather found. `is_new`: this series did not exist before.
     pub fn account(&mut self, mut reading: Reading, is_new: bool) {
         self.mark_reapers(&mut reading);
         if let (true, Some(previous)) = (is_new && self.misses_nothing(&reading), reading.previous) {
             self.rate = Rate::since(previous);
         }
-        let credits = reading.members.iter().map(|member| self.credit(member, &reading));
-        self.cpu_time = credits.fold(self.cpu_time, u64::saturating_add);
+        self.credit_all(&reading);
         let (started, exited) = (self.births(&reading), self.deaths(&reading));
         self.started = self.started.saturating_add(started);
         self.exited = self.exited.saturating_add(exited);
         self.count_restarts(&reading);
         self.gauge(&reading);
         self.metered = reading.cgroups.is_some() || self.is_metered_unseen();
-        if let Some(CgroupReading { usages, all, .. }) = reading.cgroups {
-            let charge = self.cgroups.settle(usages, all, reading.previous.is_none());
-            self.cpu_time = self.cpu_time.saturating_add(charge);
+        if let Some(CgroupReading { usages, all, .. }) = &reading.cgroups {
+            let of = |mode: fn(&Usage) -> u64| usages.iter().map(|(inode, usage)| (*inode, mode(usage))).collect();
+            let first = reading.previous.is_none();
+            self.cpu_time.meter(of(|usage| usage.cpu), *all, first);
+            self.utime.meter(of(|usage| usage.user), *all, first);
+            self.stime.meter(of(|usage| usage.system), *all, first);
         }
-        (self.members, self.top, self.at) = (reading.members, reading.top, reading.at);
-        self.rate.begin(self.cpu_time, self.at);
+        (self.members, self.top, self.selected) = (reading.members, reading.top, reading.selected);
+        self.at = reading.at;
+        self.rate.begin(self.cpu_time.total(), self.at);
+    }
+
+    /// Takes in what the members were charged and what they counted.
+    fn credit_all(&mut self, reading: &Reading) {
+        let mode = |charge: fn(&Sample) -> Charge| {
+            let credits = reading.members.iter().map(|member| self.credit(member, reading, charge));
+            credits.fold(0, u64::saturating_add)
+        };
+        let [cpu, user, system] = [mode(|sample| sample.cpu), mode(|sample| sample.user), mode(|sample| sample.system)];
+        self.cpu_time.credit(cpu);
+        self.utime.credit(user);
+        self.stime.credit(system);
+        let [taskstat, thread] =
+            [Measurement::Taskstat, Measurement::Thread].map(|wanted| self.output.wants(wanted, Scope::Tree));
+        if taskstat || thread {
+            let members = reading.members.iter();
+            let members: Vec<_> = members.map(|member| (member.id, self.counts(member, reading))).collect();
+            if taskstat {
+                self.taskstat.take_in(&members, reading.collectors.taskstat.counters());
+            }
+            if thread {
+                self.thread.take_in(&members, reading.collectors.thread.counters());
+            }
+        }
     }
 
     /// Cores used since it was last written; it is being written now.
     pub fn p_cpu(&mut self) -> Option<f64> {
         self.written = true;
-        self.rate.next(self.cpu_time, self.at)
+        self.rate.next(self.cpu_time.total(), self.at)
     }
 
     /// Whoever has, or had, a child in a cgroup that carries the CPU must not count what it reaps a second time; and who is
@@ -214,18 +248,19 @@ impl Series {
         reading.members = members;
     }
 
-    /// What a member adds to the CPU, ns: one that no cgroup carries, and that was a member before, or was born since, or
-    /// belongs here by itself, wherever it was before.
-    fn credit(&self, member: &Member, reading: &Reading) -> u64 {
-        let counts = member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id);
+    /// Whether what a member has used since the last gather belongs here: it was a member before, or was born since, or belongs
+    /// here by itself, wherever it was before.
+    fn counts(&self, member: &Member, reading: &Reading) -> bool {
+        member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id)
+    }
+
+    /// What a member adds to the CPU, or to a part of it, ns, unless a cgroup carries that.
+    fn credit(&self, member: &Member, reading: &Reading, charge: impl Fn(&Sample) -> Charge) -> u64 {
         match reading.samples.get(member.id) {
             Some(_) if member.root.is_none() && self.is_metered_unseen() => 0,
-            Some(sample) if counts && !reading.in_cgroup(member.id.pid) => {
-                if member.reaps_elsewhere {
-                    sample.charge.own
-                } else {
-                    sample.charge.total()
-                }
+            Some(sample) if self.counts(member, reading) && !reading.in_cgroup(member.id.pid) => {
+                let charge = charge(sample);
+                if member.reaps_elsewhere { charge.own } else { charge.total() }
             }
             _ => 0,
         }
@@ -271,8 +306,13 @@ impl Series {
         let stats = || reading.members.iter().filter_map(|member| reading.processes.get_exactly(member.id));
         self.zombies = stats().map(|stat| u64::from(stat.is_zombie())).sum();
         self.live = stats().map(|stat| u64::from(!stat.is_zombie())).sum();
+        self.threads = stats().map(|stat| u64::from(stat.num_threads)).fold(0, u64::saturating_add);
         let samples = reading.members.iter().filter_map(|member| reading.samples.get(member.id));
         self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
+        if self.output.psstat_fields.contains(&PsstatField::PCpuThreadMax) {
+            let mut busiest = reading.members.iter().map(|member| reading.collectors.thread.busiest(member.id));
+            self.busiest = busiest.try_fold(0, |max: u64, busiest| Some(max.max(busiest?)));
+        }
     }
 
     fn member(&self, id: Identity) -> Option<&Member> {

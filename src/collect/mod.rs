@@ -1,3 +1,214 @@
-//! What is read of the members and written of a series: one measurement per file.
+//! What is read of the members: one measurement per file.
+//!
+//! A process is read once, whatever series it is in. What only counts up is kept by identity from gather to gather, so that a
+//! series can take in what was gained.
 
+pub mod delay_accounting;
+pub mod procmaps;
+pub mod procstat;
 pub mod psstat;
+pub mod taskstat;
+pub mod thread;
+
+use std::io;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::{Charge, Ledger};
+use crate::kernel::procfs::Proc;
+use crate::kernel::stat::Identity;
+use crate::log::{Complaints, Trouble};
+use crate::output::{Measurement, Output, PsstatField, Scope};
+use crate::processes::Processes;
+use delay_accounting::DelayAccounting;
+use procmaps::Procmaps;
+use procstat::Procstat;
+use taskstat::Taskstat;
+use thread::Thread;
+
+/// What collectors may spend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// Resident memory (bytes) above which the pages of a process are not added up.
+    pub procmaps_max_rss: u64,
+    /// How often they are.
+    pub procmaps_interval: Duration,
+    /// Whether threads that are not niced count too.
+    pub thread_all_nice: bool,
+    /// Threads of one process above which none is read.
+    pub thread_max: u32,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            procmaps_max_rss: 2 << 30,
+            procmaps_interval: Duration::from_secs(60),
+            thread_all_nice: false,
+            thread_max: 4096,
+        }
+    }
+}
+
+/// What is to be read of a process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[allow(clippy::struct_excessive_bools)] // each is a measurement of its own
+pub struct Needs {
+    /// Its delays.
+    pub taskstat: bool,
+    /// User and system time by themselves.
+    pub procstat: bool,
+    /// Its threads, by nice value.
+    pub thread: bool,
+    /// Its busiest thread.
+    pub busiest: bool,
+}
+
+impl Needs {
+    /// What a series needs of a member, which may be a root.
+    #[must_use]
+    pub fn of(output: &Output, is_root: bool) -> Self {
+        let wants = |measurement| {
+            output.wants(measurement, Scope::Tree) || (is_root && output.wants(measurement, Scope::Process))
+        };
+        Self {
+            taskstat: wants(Measurement::Taskstat),
+            procstat: output.wants(Measurement::Procstat, Scope::Tree),
+            thread: wants(Measurement::Thread),
+            busiest: output.psstat_fields.contains(&PsstatField::PCpuThreadMax)
+                && output.wants(Measurement::Psstat, Scope::Tree),
+        }
+    }
+
+    /// What either needs.
+    #[must_use]
+    pub fn or(self, other: Self) -> Self {
+        Self {
+            taskstat: self.taskstat || other.taskstat,
+            procstat: self.procstat || other.procstat,
+            thread: self.thread || other.thread,
+            busiest: self.busiest || other.busiest,
+        }
+    }
+}
+
+/// What a gather looks at.
+pub struct Look<'a> {
+    /// The process table, just scanned.
+    pub processes: &'a Processes,
+    /// `/proc`, for what the table does not hold.
+    pub proc: &'a mut Proc,
+    /// Where to say what cannot be read.
+    pub complaints: &'a mut Complaints,
+}
+
+/// What was read of a member.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// Which process.
+    pub id: Identity,
+    /// CPU charged since the last gather.
+    pub cpu: Charge,
+    /// The part of it in user mode, if anybody asked.
+    pub user: Charge,
+    /// The part of it in system mode, if anybody asked.
+    pub system: Charge,
+    /// Whether that is all it used since then: not so of an old process at its first sight.
+    pub complete: bool,
+    /// Resident memory, bytes, if it could be read.
+    pub rss: Option<u64>,
+}
+
+/// The samples of all members of all series.
+#[derive(Debug, Default)]
+pub struct Samples {
+    /// Sorted by pid.
+    all: Vec<Sample>,
+}
+
+impl Samples {
+    /// That of a process, if it is a member of anything.
+    #[must_use]
+    pub fn get(&self, id: Identity) -> Option<&Sample> {
+        let index = self.all.binary_search_by_key(&id, |sample| sample.id).ok()?;
+        self.all.get(index)
+    }
+}
+
+/// All collectors, with what they remember.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct Collectors {
+    /// The members' accounts.
+    cpu: Ledger,
+    procstat: Procstat,
+    /// Kernel delay accounting.
+    pub taskstat: Taskstat,
+    /// Threads.
+    pub thread: Thread,
+    /// How much of the delays the kernel counts.
+    #[serde(skip)]
+    pub delays: DelayAccounting,
+    /// PSS.
+    #[serde(skip)]
+    pub procmaps: Procmaps,
+}
+
+impl Collectors {
+    /// Collectors that have not read anything.
+    #[must_use]
+    pub fn new(bounds: Bounds) -> Self {
+        let (cpu, procstat, taskstat, delays) = Default::default();
+        let (thread, procmaps) = (Thread::new(bounds), Procmaps::new(bounds));
+        Self { cpu, procstat, taskstat, thread, delays, procmaps }
+    }
+
+    /// Goes on from what was remembered.
+    pub fn resume(&mut self, remembered: Self) {
+        let Self { cpu, procstat, taskstat, thread, .. } = remembered;
+        (self.cpu, self.procstat, self.taskstat) = (cpu, procstat, taskstat);
+        self.thread.resume(thread);
+    }
+
+    /// The same memory within other bounds.
+    pub fn rebound(&mut self, bounds: Bounds) {
+        let remembered = std::mem::replace(self, Self::new(bounds));
+        self.resume(remembered);
+    }
+
+    /// Reads what the table does not hold of the members (sorted by pid), each once, and settles their accounts.
+    ///
+    /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: what they used must not be
+    /// taken for a member's when it reaps them.
+    pub fn sample(&mut self, members: &[(Identity, Needs)], look: &mut Look) -> Samples {
+        let ids: Vec<_> = members.iter().map(|(id, _)| *id).collect();
+        let stats = look.processes.with_descendants(&ids);
+        let mut sights = Vec::with_capacity(stats.len());
+        let mut samples = Vec::with_capacity(stats.len());
+        for stat in &stats {
+            let mut complain = |error: io::Error| {
+                let what = "Something of some processes cannot be read, and is left out";
+                look.complaints.add(Trouble::of(&error), format!("{what}: {error}"));
+            };
+            let sight = psstat::sight(stat, look.processes, look.proc, &mut complain);
+            let rss = psstat::rss(stat, look.proc).map_err(complain).ok();
+            let complete = sight.newborn || self.cpu.knows(sight.id);
+            let (cpu, user, system) = Default::default();
+            samples.push(Sample { id: stat.id, cpu, user, system, complete, rss });
+            sights.push(sight);
+        }
+        let presence = |id| look.processes.presence(id);
+        for (sample, charge) in samples.iter_mut().zip(self.cpu.settle(&sights, presence)) {
+            sample.cpu = charge;
+        }
+        if members.iter().any(|(_, needs)| needs.procstat) {
+            self.procstat.settle(&stats, &sights, presence, &mut samples);
+        }
+        if members.iter().any(|(_, needs)| needs.taskstat || needs.thread) {
+            self.delays = self.delays.look(look);
+        }
+        self.taskstat.sample(members, look);
+        self.thread.sample(members, look);
+        Samples { all: samples }
+    }
+}

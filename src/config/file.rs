@@ -11,7 +11,8 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::environment;
-use super::values::{Accounting, Fields, FileName, Interval, Measurements, Pid, TagKey};
+use super::values::{Accounting, Bytes, Fields, FileName, Interval, Measurements, Pid, TagKey, ThreadMax};
+use crate::output::Scope;
 use crate::select::{CgroupGlob, ExeGlob, ProcessPattern, StalePolicy, UnitGlob};
 
 /// A larger file is no configuration.
@@ -40,6 +41,7 @@ struct Inputs {
 pub(super) struct Instance {
     pub(super) collect: Option<Measurements>,
     pub(super) psstat_fields: Option<Fields>,
+    pub(super) scope: Option<Scope>,
     pub(super) accounting: Option<Accounting>,
     pub(super) name_tag: Option<TagKey>,
     pub(super) interval: Option<Interval>,
@@ -48,6 +50,10 @@ pub(super) struct Instance {
     pub(super) cache_dir: Option<PathBuf>,
     pub(super) cache_name: Option<FileName>,
     pub(super) pid_file_stale: Option<StalePolicy>,
+    pub(super) procmaps_max_rss: Option<Bytes>,
+    pub(super) procmaps_interval: Option<Interval>,
+    pub(super) thread_all_nice: Option<bool>,
+    pub(super) thread_max: Option<ThreadMax>,
     pub(super) proc_root: Option<PathBuf>,
     pub(super) sys_root: Option<PathBuf>,
     #[serde(default)]
@@ -74,6 +80,7 @@ pub(super) struct TargetTable {
     pub(super) user: Option<String>,
     pub(super) collect: Option<Measurements>,
     pub(super) psstat_fields: Option<Fields>,
+    pub(super) scope: Option<Scope>,
     pub(super) name_tag: Option<TagKey>,
     #[serde(default)]
     pub(super) tags: BTreeMap<TagKey, String>,

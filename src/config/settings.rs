@@ -8,12 +8,14 @@ use anyhow::{anyhow, bail};
 use toml::Spanned;
 
 use super::file::{self, ConfigFile, Instance, TargetTable};
-use super::values::{Fields, Interval, Measurements, Named, TagKey};
+use super::values::{Bytes, Fields, Interval, Measurements, Named, TagKey, ThreadMax};
 use crate::cache::{CacheFile, digest_of};
 use crate::cli::Arguments;
+use crate::collect::Bounds;
 use crate::encode::{Tags, clean};
 use crate::log::{Level, say};
-use crate::output::{Measurement, Output, PsstatField};
+use crate::output::{Measurement, Output, PsstatField, Scope, Wanted};
+use crate::points::{NICE, PID};
 use crate::select::{Filters, PidDir, PidFile, Source, Target, User};
 
 /// What the plugin is to do.
@@ -27,6 +29,8 @@ pub struct Settings {
     pub interval: Option<Duration>,
     /// The cache file, if there is to be one.
     pub cache: Option<CacheFile>,
+    /// What collectors may spend.
+    pub bounds: Bounds,
     /// What to watch.
     pub targets: Vec<Target>,
     /// Changes with the targets: a cache file of other targets is of no use.
@@ -52,6 +56,7 @@ impl Settings {
         let sys_root = one("sys_root").of(arguments.sys_root.clone(), |i| i.sys_root.clone())?;
         // There is one way to account so far, and "auto" finds it.
         one("accounting").of(arguments.accounting, |i| i.accounting)?;
+        let bounds = bounds(&files)?;
         let targets = targets(arguments, &files, interval.is_some())?;
         let proc_root = proc_root.unwrap_or_else(|| from_environment("HOST_PROC", "/proc"));
         let sys_root = sys_root.unwrap_or_else(|| from_environment("HOST_SYS", "/sys"));
@@ -64,9 +69,25 @@ impl Settings {
             digest: digest_of(format!("{proc_root:?}{sys_root:?}{targets:?}").as_bytes()),
             proc_root,
             sys_root,
+            bounds,
             targets,
         })
     }
+}
+
+fn bounds(files: &[ConfigFile]) -> anyhow::Result<Bounds> {
+    let default = Bounds::default();
+    let one = |key| One { files, key };
+    let max_rss = one("procmaps_max_rss").of(None, |i| i.procmaps_max_rss)?;
+    let interval = one("procmaps_interval").of(None, |i| i.procmaps_interval)?;
+    let all_nice = one("thread_all_nice").of(None, |i| i.thread_all_nice)?;
+    let max = one("thread_max").of(None, |i| i.thread_max)?;
+    Ok(Bounds {
+        procmaps_max_rss: max_rss.map_or(default.procmaps_max_rss, |Bytes(bytes)| bytes),
+        procmaps_interval: interval.and_then(|Interval(period)| period).unwrap_or(default.procmaps_interval),
+        thread_all_nice: all_nice.unwrap_or(default.thread_all_nice),
+        thread_max: max.map_or(default.thread_max, |ThreadMax(count)| count),
+    })
 }
 
 fn from_environment(variable: &str, default: &str) -> PathBuf {
@@ -106,17 +127,19 @@ fn targets(arguments: &Arguments, files: &[ConfigFile], alone: bool) -> anyhow::
     // What flags select, and what is selected if nothing is, is written as the first instance says.
     let default = Instance::default();
     let first = files.iter().flat_map(|file| &file.instances).map(Spanned::as_ref).next().unwrap_or(&default);
-    let mut targets = flags.targets(first)?;
+    let mut written = Vec::new();
     for file in files {
         let at = |span: Range<usize>, error: anyhow::Error| anyhow!("{}: {error}", file.place(span.start));
         for spanned in &file.instances {
             let instance = spanned.as_ref();
             let output = flags.output(instance).map_err(|error| at(spanned.span(), error))?;
             for table in &instance.target {
-                targets.push(target(table.as_ref(), instance, &output).map_err(|error| at(table.span(), error))?);
+                written.push(flags.target(table.as_ref(), instance, &output).map_err(|error| at(table.span(), error))?);
             }
         }
     }
+    let mut targets = flags.targets(first)?;
+    targets.extend(written);
     if targets.is_empty() {
         let output = flags.output(first)?;
         targets.push(Target::new("services".to_owned(), None, Source::Services, Filters::default(), output));
@@ -160,11 +183,20 @@ impl Flags<'_> {
             tags.set("host", host);
         }
         let name_tag = name_tag.map_or_else(|| "process_name".to_owned(), |key| clean(&key.0));
-        refuse_name_tag(&tags, &name_tag)?;
+        let collect = self.wanted(instance, &TargetTable::default());
+        let output = Output { name_tag, tags, collect, psstat_fields: fields_or(fields, &PsstatField::DEFAULT) };
+        refuse_clashes(&output)?;
+        Ok(output)
+    }
+
+    /// The measurements wanted of a target, in its scope: as it says, else as flags or the instance do.
+    fn wanted(&self, instance: &Instance, table: &TargetTable) -> Vec<Wanted> {
         let flag = Some(&self.arguments.collect).filter(|list| !list.is_empty());
-        let collect = flag.or(instance.collect.as_ref().map(|Measurements(list)| list));
-        let collect = collect.cloned().unwrap_or_else(|| vec![Measurement::Psstat]);
-        Ok(Output { name_tag, tags, collect, psstat_fields: fields_or(fields, &PsstatField::DEFAULT) })
+        let list = |measurements: &Option<Measurements>| measurements.as_ref().map(|Measurements(list)| list.clone());
+        let collect = list(&table.collect).or(flag.cloned()).or(list(&instance.collect));
+        let collect = collect.unwrap_or_else(|| vec![Measurement::Psstat]);
+        let scope = table.scope.or(self.arguments.scope).or(instance.scope).unwrap_or_default();
+        collect.into_iter().map(|measurement| Wanted::new(measurement, scope)).collect()
     }
 
     /// The targets that flags select, as an instance says where flags do not.
@@ -182,35 +214,34 @@ impl Flags<'_> {
             .iter()
             .map(|Named { name, value }| TargetTable { systemd_unit: Some(value.clone()), ..table(name) });
         let tables = pids.chain(pid_files).chain(pid_dirs).chain(patterns).chain(units);
-        tables.map(|table| target(&table, instance, &output)).collect()
+        tables.map(|table| self.target(&table, instance, &output)).collect()
+    }
+
+    /// One target, validated.
+    fn target(&self, table: &TargetTable, instance: &Instance, defaults: &Output) -> anyhow::Result<Target> {
+        let mut output = defaults.clone();
+        if let Some(TagKey(key)) = &table.name_tag {
+            output.name_tag = clean(key);
+        }
+        output.collect = self.wanted(instance, table);
+        output.psstat_fields = fields_or(table.psstat_fields.as_ref(), &output.psstat_fields);
+        for (key, value) in &table.tags {
+            output.tags.set(&key.0, value);
+        }
+        refuse_clashes(&output)?;
+        refuse_empty(table)?;
+        let filters = Filters {
+            pattern: table.pattern.clone(),
+            cmdline: table.cmdline.clone(),
+            exe: table.exe.clone(),
+            user: table.user.clone().map(User::new),
+        };
+        let (label, source) = source(table, instance, &filters)?;
+        Ok(Target::new(label, table.name.clone(), source, filters, output))
     }
 }
 
-fn fields_or(fields: Option<&Fields>, default: &[PsstatField]) -> Vec<PsstatField> {
-    fields.map_or_else(|| default.to_vec(), |Fields(fields)| fields.clone())
-}
-
-fn refuse_name_tag(tags: &Tags, name_tag: &str) -> anyhow::Result<()> {
-    match tags.get(name_tag) {
-        Some(_) => bail!("the tag {name_tag:?} holds the name of the target: set name, or another name_tag"),
-        None => Ok(()),
-    }
-}
-
-/// One target, validated.
-fn target(table: &TargetTable, instance: &Instance, defaults: &Output) -> anyhow::Result<Target> {
-    let mut output = defaults.clone();
-    if let Some(TagKey(key)) = &table.name_tag {
-        output.name_tag = clean(key);
-    }
-    if let Some(Measurements(list)) = &table.collect {
-        output.collect.clone_from(list);
-    }
-    output.psstat_fields = fields_or(table.psstat_fields.as_ref(), &output.psstat_fields);
-    for (key, value) in &table.tags {
-        output.tags.set(&key.0, value);
-    }
-    refuse_name_tag(&output.tags, &output.name_tag)?;
+fn refuse_empty(table: &TargetTable) -> anyhow::Result<()> {
     let is_empty = |path: &Option<PathBuf>| path.as_deref() == Some(Path::new(""));
     let empty = [
         ("name", table.name.as_ref().is_some_and(|name| clean(name).is_empty())),
@@ -218,17 +249,30 @@ fn target(table: &TargetTable, instance: &Instance, defaults: &Output) -> anyhow
         ("pid_dir", is_empty(&table.pid_dir)),
         ("user", table.user.as_deref() == Some("")),
     ];
-    if let Some((key, _)) = empty.iter().find(|(_, is_empty)| *is_empty) {
-        bail!("{key} is empty: give one, or leave it out");
+    match empty.iter().find(|(_, is_empty)| *is_empty) {
+        Some((key, _)) => bail!("{key} is empty: give one, or leave it out"),
+        None => Ok(()),
     }
-    let filters = Filters {
-        pattern: table.pattern.clone(),
-        cmdline: table.cmdline.clone(),
-        exe: table.exe.clone(),
-        user: table.user.clone().map(User::new),
-    };
-    let (label, source) = source(table, instance, &filters)?;
-    Ok(Target::new(label, table.name.clone(), source, filters, output))
+}
+
+fn fields_or(fields: Option<&Fields>, default: &[PsstatField]) -> Vec<PsstatField> {
+    fields.map_or_else(|| default.to_vec(), |Fields(fields)| fields.clone())
+}
+
+/// Refuses tags of which one would hide another.
+fn refuse_clashes(output: &Output) -> anyhow::Result<()> {
+    let Output { name_tag, tags, .. } = output;
+    if tags.get(name_tag).is_some() {
+        bail!("the tag {name_tag:?} holds the name of the target: set name, or another name_tag");
+    }
+    let of_processes = output.collect.iter().any(|wanted| wanted.scope == Scope::Process);
+    let own = [(PID, of_processes, "a process"), (NICE, output.collects(Measurement::Thread), "a nice value")];
+    for (key, is_written, of) in own {
+        if is_written && (tags.get(key).is_some() || name_tag == key) {
+            bail!("the tag {key:?} is that of {of}: give yours another key");
+        }
+    }
+    Ok(())
 }
 
 /// The one selector of a target, and what to call it.

@@ -129,7 +129,7 @@ impl FromStr for TagKey {
 
 from_string!(TagKey);
 
-/// A duration between gathers, like `10s`; empty: none.
+/// A duration between gathers, or measurements, like `10s`; empty: none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct Interval(pub Option<Duration>);
@@ -161,6 +161,38 @@ impl FromStr for Interval {
 }
 
 from_string!(Interval);
+
+/// An amount of memory, like `2GiB`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Bytes(pub u64);
+
+impl FromStr for Bytes {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let amount: Result<bytesize::ByteSize, _> = text.parse();
+        amount
+            .map(|amount| Self(amount.as_u64()))
+            .map_err(|_| format!("{text:?} is not an amount of memory: write it like \"2GiB\", or \"500MB\""))
+    }
+}
+
+from_string!(Bytes);
+
+/// How many threads one process may have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "i64")]
+pub struct ThreadMax(pub u32);
+
+impl TryFrom<i64> for ThreadMax {
+    type Error = String;
+
+    fn try_from(number: i64) -> Result<Self, String> {
+        let count = u32::try_from(number).ok().filter(|count| *count > 0);
+        count.map(Self).ok_or_else(|| format!("{number} is not a number of threads: it is 1 or more"))
+    }
+}
 
 /// The name of a file, without a directory.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -276,6 +308,17 @@ mod tests {
         assert_eq!("".parse(), Ok(Interval(None)));
         for text in ["10", "fast", "0s", "99ms", "-1s", "2days"] {
             assert!(text.parse::<Interval>().is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn amounts_of_memory_have_a_unit_or_are_bytes() {
+        let cases = [("2GiB", 2 << 30), ("500MB", 500_000_000), ("1.5 MiB", 3 << 19), ("4096", 4096), ("0", 0)];
+        for (text, bytes) in cases {
+            assert_eq!(text.parse(), Ok(Bytes(bytes)), "{text:?}");
+        }
+        for text in ["", "much", "-1", "2 apples"] {
+            assert!(text.parse::<Bytes>().is_err(), "{text:?}");
         }
     }
 

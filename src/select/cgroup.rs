@@ -5,9 +5,10 @@ use std::path::{Path, PathBuf};
 use globset::GlobMatcher;
 use serde::Deserialize;
 
-use super::pid::SEE_HIDDEN;
+use super::pid::see_hidden;
 use super::{Found, View, filter};
 use crate::kernel::cgroup;
+use crate::log::Trouble;
 
 /// A glob over cgroup paths; `*` does not cross '/'.
 #[derive(Debug, Clone, Deserialize)]
@@ -74,7 +75,7 @@ pub(super) fn groups(found: Vec<PathBuf>, meant: Option<&String>, view: &mut Vie
     match meant {
         Some(meant) if named.is_empty() => {
             if !view.incomplete {
-                view.complaints.add(format!("No cgroup {meant:?} is found: nothing of it runs"));
+                view.complaints.add(Trouble::Absent, format!("No cgroup {meant:?} is found: nothing of it runs"));
             }
             vec![Found { name: Some(name_of(Path::new(meant))), ..Found::default() }]
         }
@@ -97,7 +98,10 @@ pub(super) fn in_first_hierarchy(
         }
     }
     if view.hierarchies.is_empty() {
-        view.complaints.add("No cgroup file system is mounted under /sys/fs/cgroup: no cgroup is found".to_owned());
+        view.complaints.add(
+            Trouble::Failed,
+            "No cgroup file system is mounted under /sys/fs/cgroup: no cgroup is found".to_owned(),
+        );
     }
     Vec::new()
 }
@@ -107,7 +111,7 @@ pub(super) fn group(path: &Path, view: &mut View) -> Found {
     let (pids, error) = cgroup::processes(path);
     let failed = error.is_some();
     if let Some(error) = error {
-        view.complaints.add(format!("Cgroup {}: {error}", path.display()));
+        view.complaints.add(Trouble::of(&error), format!("Cgroup {}: {error}", path.display()));
     }
     let mut found = Found { hidden: failed, ..Found::default() };
     for pid in pids {
@@ -118,9 +122,10 @@ pub(super) fn group(path: &Path, view: &mut View) -> Found {
             }
             None if view.proc.is_hidden(pid) => {
                 found.hidden = true;
-                view.complaints.add(format!(
-                    "Processes in cgroup {} are hidden by /proc (hidepid): what is not known of them is left out; {SEE_HIDDEN}",
-                    path.display()
+                view.complaints.add(Trouble::Denied, format!(
+                    "Processes in cgroup {} are hidden by /proc (hidepid): what is not known of them is left out; {}",
+                    path.display(),
+                    see_hidden()
                 ));
             }
             None => {}

@@ -9,6 +9,7 @@ use super::pid::hidden;
 use super::tree::members;
 use super::{Found, INIT, View};
 use crate::kernel::stat::Stat;
+use crate::log::Trouble;
 
 pub(super) fn find(view: &mut View) -> Vec<Found> {
     let mut groups = BTreeMap::<String, Vec<Stat>>::new();
@@ -18,7 +19,7 @@ pub(super) fn find(view: &mut View) -> Vec<Found> {
     if let Some(init) = view.processes.get(INIT) {
         add(init, vec![*init]);
     } else if view.proc.is_hidden(INIT) {
-        view.complaints.add(hidden(INIT));
+        view.complaints.add(Trouble::Denied, hidden(INIT));
     }
     for child in view.processes.children(INIT) {
         add(child, tree(child, view));

@@ -10,7 +10,9 @@ use regex::bytes::Regex;
 use serde::Deserialize;
 
 use super::{View, called};
+use crate::kernel::capability::Capability;
 use crate::kernel::stat::Stat;
+use crate::log::Trouble;
 
 /// comm is cut to this many bytes (TASK_COMM_LEN − 1).
 const COMM_LENGTH: usize = 15;
@@ -149,7 +151,8 @@ impl Filters {
                     processes.retain(|stat| ask("user", view, stat, |view| view.proc.owner(stat.id.pid)) == Some(uid))
                 }
                 None => {
-                    view.complaints.add(format!("No such user: user = {:?}; nothing matches it", user.name));
+                    view.complaints
+                        .add(Trouble::Absent, format!("No such user: user = {:?}; nothing matches it", user.name));
                     processes.clear();
                 }
             }
@@ -174,14 +177,13 @@ fn ask<T>(key: &str, view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) 
     match read(view) {
         Ok(answer) => answer,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            view.complaints.add(format!(
-                "{key} does not match some processes of other users, since {key} of them cannot be read: give the plugin \
-                 CAP_SYS_PTRACE"
-            ));
+            let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
+            let what = "does not match some processes of other users, since of them it cannot be read";
+            view.complaints.add(Trouble::Denied, format!("{key} {what}: it takes {capability}; {remedy}"));
             None
         }
         Err(error) => {
-            view.complaints.add(format!("{key} of {}: {error}", called(stat.id, stat)));
+            view.complaints.add(Trouble::of(&error), format!("{key} of {}: {error}", called(stat.id, stat)));
             None
         }
     }

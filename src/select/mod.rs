@@ -28,7 +28,7 @@ use crate::encode::Tags;
 use crate::kernel::clock::Clock;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
-use crate::log::Complaints;
+use crate::log::{Complaints, Trouble};
 use crate::output::Output;
 use crate::processes::Processes;
 
@@ -104,7 +104,7 @@ impl View<'_> {
     /// Some cgroups below a root could not be looked at.
     fn incomplete(&mut self, root: &Path, error: &std::io::Error) {
         self.incomplete = true;
-        self.complaints.add(format!("Some cgroups below {} are not seen: {error}", root.display()));
+        self.complaints.add(Trouble::of(error), format!("Some cgroups below {} are not seen: {error}", root.display()));
     }
 }
 
@@ -260,7 +260,7 @@ impl Target {
 fn all(view: &mut View) -> Found {
     if view.processes.get(INIT).is_none() && view.proc.is_hidden(INIT) {
         let hidden = "/proc hides processes of other users (hidepid), so no filter finds them";
-        view.complaints.add(format!("{hidden}; {}", pid::SEE_HIDDEN));
+        view.complaints.add(Trouble::Denied, format!("{hidden}; {}", pid::see_hidden()));
     }
     Found { roots: view.processes.iter().copied().collect(), ..Found::default() }
 }
@@ -334,6 +334,22 @@ impl Selected {
             members.dedup_by_key(|member| member.id);
         }
         members
+    }
+
+    /// The processes that were selected by themselves, sorted by pid.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Identity> {
+        let mut ids: Vec<_> = self.roots.iter().chain(&self.exact).map(|stat| stat.id).collect();
+        ids.sort_unstable();
+        ids.dedup();
+        ids
+    }
+
+    /// Whether a process is one of them.
+    #[must_use]
+    pub fn has(&self, id: Identity) -> bool {
+        let is_in = |stats: &[Stat]| stats.binary_search_by_key(&id, |stat| stat.id).is_ok();
+        is_in(&self.roots) || is_in(&self.exact)
     }
 
     /// The processes whose replacement by others is a restart.

@@ -1,14 +1,19 @@
 //! `pid`: that process.
 
 use super::{Found, View};
+use crate::kernel::capability::Capability;
+use crate::log::Trouble;
 
 /// How hidden processes come to be seen.
-pub(super) const SEE_HIDDEN: &str = "give the plugin CAP_SYS_PTRACE, or the group that the mount's gid= names";
+pub(super) fn see_hidden() -> String {
+    let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
+    format!("it takes {capability}, or the group that the mount's gid= names; {remedy}")
+}
 
 pub(super) fn find(pid: u32, view: &mut View) -> Found {
     let found = lookup(&[pid], view);
     if found.roots.is_empty() && !found.hidden && !found.incomplete {
-        view.complaints.add(format!("No process has the pid {pid}"));
+        view.complaints.add(Trouble::Absent, format!("No process has the pid {pid}"));
     }
     found
 }
@@ -21,7 +26,7 @@ pub(super) fn lookup(pids: &[u32], view: &mut View) -> Found {
             Some(stat) => found.roots.push(*stat),
             None if view.proc.is_hidden(*pid) => {
                 found.hidden = true;
-                view.complaints.add(hidden(*pid));
+                view.complaints.add(Trouble::Denied, hidden(*pid));
             }
             // Born after the listing: saying that it is not there would be wrong.
             None => found.incomplete |= view.proc.was_just_born(*pid),
@@ -32,5 +37,6 @@ pub(super) fn lookup(pids: &[u32], view: &mut View) -> Found {
 
 /// What to say of a process that is hidden.
 pub(super) fn hidden(pid: u32) -> String {
-    format!("Process {pid} exists but /proc hides it (hidepid): what is not known of it is left out; {SEE_HIDDEN}")
+    let hidden = "exists but /proc hides it (hidepid): what is not known of it is left out";
+    format!("Process {pid} {hidden}; {}", see_hidden())
 }

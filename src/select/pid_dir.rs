@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 
 use super::{Found, PidFile, StalePolicy, View};
 use crate::kernel::stat::Identity;
+use crate::log::Trouble;
 
 /// A directory of pidfiles, read anew at every gather.
 #[derive(Debug)]
@@ -46,7 +47,7 @@ impl PidDir {
         let names = match std::fs::read_dir(&self.path) {
             Ok(entries) => entries.flatten().filter(|entry| !is_directory(&entry.path())),
             Err(error) => {
-                view.complaints.add(format!("Pidfile directory {}: {error}", self.path.display()));
+                view.complaints.add(Trouble::of(&error), format!("Pidfile directory {}: {error}", self.path.display()));
                 view.incomplete |= error.kind() != io::ErrorKind::NotFound;
                 return Vec::new();
             }

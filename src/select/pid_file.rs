@@ -8,6 +8,7 @@ use crate::encode::clean;
 use crate::kernel::is_shortage;
 use crate::kernel::pidfile::{self, Pidfile};
 use crate::kernel::stat::{Identity, Stat, TICK};
+use crate::log::Trouble;
 
 /// A process that started this much later than its pidfile was written is not the one that wrote it, ns.
 const STALE_AFTER: u64 = 60_000_000_000;
@@ -56,7 +57,7 @@ impl PidFile {
         let mut found = match pidfile::read(&self.path) {
             Ok(file) => self.processes_of(&file, view),
             Err(error) => {
-                view.complaints.add(format!("Pidfile {}: {error}", self.path.display()));
+                view.complaints.add(Trouble::of(&error), format!("Pidfile {}: {error}", self.path.display()));
                 Found { incomplete: is_shortage(&error), ..Found::default() }
             }
         };
@@ -68,13 +69,14 @@ impl PidFile {
     fn processes_of(&self, file: &Pidfile, view: &mut View) -> Found {
         if let Some(instead) = &file.instead {
             let path = self.path.display();
-            view.complaints.add(format!("Pidfile {path}: its first line is {instead:?}, not a pid"));
+            view.complaints.add(Trouble::Failed, format!("Pidfile {path}: its first line is {instead:?}, not a pid"));
         }
         let mut found = pid::lookup(&file.pids, view);
         let nothing = found.roots.is_empty() && !found.hidden && !found.incomplete;
         if let ([first, rest @ ..], true) = (file.pids.as_slice(), nothing) {
             let more = if rest.is_empty() { "" } else { ", nor any other pid in it" };
-            view.complaints.add(format!("Pidfile {}: no process has the pid {first}{more}", self.path.display()));
+            view.complaints
+                .add(Trouble::Absent, format!("Pidfile {}: no process has the pid {first}{more}", self.path.display()));
         }
         found.roots.retain(|stat| self.accepts(file, stat, view));
         found
@@ -86,12 +88,15 @@ impl PidFile {
             return true;
         }
         let skipped = self.stale == StalePolicy::Skip;
-        view.complaints.add(format!(
-            "Pidfile {}: {} started long after the file was written, so the pid may have been used again; {}",
-            self.path.display(),
-            super::called(stat.id, stat),
-            if skipped { "left out (pid_file_stale = \"warn\" counts it)" } else { "counted all the same" },
-        ));
+        view.complaints.add(
+            Trouble::Failed,
+            format!(
+                "Pidfile {}: {} started long after the file was written, so the pid may have been used again; {}",
+                self.path.display(),
+                super::called(stat.id, stat),
+                if skipped { "left out (pid_file_stale = \"warn\" counts it)" } else { "counted all the same" },
+            ),
+        );
         !skipped
     }
 }

@@ -26,6 +26,13 @@ const INPUT_KEYS: &[(&str, &[&str])] = &[
     ("cache_dir = \"${TASKSTATS_UNSET\"", &["}", "close it"]),
     ("cache_name = \"a/b\"", &["cache_name", "a/b", "cache_dir"]),
     ("pid_file_stale = \"ignore\"", &["pid_file_stale", "ignore", "skip", "warn"]),
+    ("scope = \"trees\"", &["scope", "trees", "`tree`"]),
+    ("procmaps_max_rss = \"much\"", &["procmaps_max_rss", "\"much\"", "\"2GiB\""]),
+    ("procmaps_max_rss = 2", &["procmaps_max_rss", "2", "\"2GiB\""]),
+    ("procmaps_interval = \"0s\"", &["procmaps_interval", "0s", "100ms"]),
+    ("thread_max = 0", &["thread_max", "0", "1 or more"]),
+    ("thread_max = \"many\"", &["thread_max", "\"many\"", "4096"]),
+    ("thread_all_nice = 1", &["thread_all_nice", "1", "false"]),
     ("tags = \"env=production\"", &["tags", "env=production"]),
     ("tags = { env = 1 }", &["tags.env", "1", "\"production\""]),
     ("tags = { time = \"x\" }", &["tags.time", "another name"]),
@@ -46,11 +53,14 @@ const TARGET_KEYS: &[(&str, &[&str])] = &[
     ("exe = \"/usr/[bin\"", &["exe", "\"/usr/[bin\"", "']'"]),
     ("systemd_unit = \"ngin[x\"", &["systemd_unit", "\"ngin[x", "']'"]),
     ("cgroup = \"web[\"", &["cgroup", "\"web[\"", "']'"]),
+    ("scope = \"all\"\npid = 1", &["scope", "all", "`process`"]),
     ("children_of_init = \"yes\"", &["children_of_init", "\"yes\"", "true"]),
 ];
 
 /// What is wrong with a target as a whole is said of its first line.
 const TARGETS: &[(&str, &[&str])] = &[
+    ("pid = 1\ncollect = [\"thread\"]\ntags = { nice = \"5\" }", &["\"nice\"", "another key"]),
+    ("pid = 1\nscope = \"process\"\ncollect = [\"procstat\"]\nname_tag = \"pid\"", &["\"pid\"", "another key"]),
     ("name = \"web\"", &["selects nothing", "pid_file"]),
     ("children_of_init = false", &["selects nothing", "pid_file"]),
     ("pid = 1\npid_file = \"/run/x.pid\"", &["pid and pid_file", "a target of each"]),
@@ -67,7 +77,8 @@ const FLAGS: &[(&str, &str, &[&str])] = &[
     ("--pid", "a\nb", &["\"a\\nb\""]),
     ("--pattern", "ngin(x", &["\"ngin(x\"", "backslash"]),
     ("--systemd", "ngin[x", &["\"ngin[x", "']'"]),
-    ("--collect", "psstat,psstats", &["psstats", "psstat]"]),
+    ("--collect", "psstat,psstats", &["psstats", "thread]"]),
+    ("--scope", "trees", &["trees", "tree"]),
     ("--psstat-fields", "p_cup", &["\"p_cup\"", "p_cpu"]),
     ("--accounting", "event", &["event", "scan"]),
     ("--interval", "10 parsecs", &["10 parsecs", "\"10s\""]),

@@ -92,6 +92,7 @@ impl FakeProc {
     /// Puts the process there, or another state of it.
     pub fn put(&self, stat: &Stat) {
         self.write(&format!("{}/stat", stat.pid), stat.text());
+        self.write(&format!("{}/schedstat", stat.pid), "0 0 0\n");
     }
 
     pub fn write(&self, name: &str, content: impl AsRef<[u8]>) {

@@ -1,0 +1,165 @@
+//! What is written of a series: a point per measurement, and of each process or nice value where that is wanted.
+
+use std::borrow::Cow;
+
+use crate::collect::{Collectors, Samples, procmaps, procstat};
+use crate::encode::{Point, Tags, Value};
+use crate::kernel::stat::Identity;
+use crate::output::{Measurement, PsstatField, Scope};
+use crate::processes::Processes;
+use crate::series::Series;
+
+/// The tag of a process, in scope "process".
+pub const PID: &str = "pid";
+
+/// The tag of a nice value.
+pub const NICE: &str = "nice";
+
+/// What the lines of a gather are made from, besides the series.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    /// The process table.
+    pub processes: &'a Processes,
+    /// What was read of each process.
+    pub samples: &'a Samples,
+    /// What else was.
+    pub collectors: &'a Collectors,
+    /// MemTotal, bytes, if it is known.
+    pub mem_total: Option<u64>,
+    /// CLOCK_MONOTONIC of the gather, ns.
+    pub at: u64,
+}
+
+/// A point's fields.
+type Fields = Vec<(&'static str, Value)>;
+
+/// The points of a series. Those of psstat begin its next interval.
+pub fn points<'a>(tags: &'a Tags, series: &mut Series, from: Sources) -> Vec<Point<'a>> {
+    let mut points = Vec::new();
+    if series.unknown {
+        return points;
+    }
+    for wanted in series.output.collect.clone() {
+        let measurement = wanted.measurement.name();
+        let mut add = |tags: Cow<'a, Tags>, fields| points.push(Point { measurement, tags, fields });
+        match wanted.scope {
+            Scope::Tree if wanted.measurement == Measurement::Psstat => add(Cow::Borrowed(tags), psstat(series, from)),
+            Scope::Tree if series.hidden => {}
+            Scope::Tree => {
+                for (nice, fields) in of_tree(wanted.measurement, tags, series, from) {
+                    add(with(tags, None, nice), fields);
+                }
+            }
+            Scope::Process => {
+                for id in series.selected() {
+                    for (nice, fields) in of_process(wanted.measurement, tags, *id, from) {
+                        add(with(tags, Some(id.pid), nice), fields);
+                    }
+                }
+            }
+        }
+    }
+    points
+}
+
+/// The tags of a series, with those of a process and a nice value.
+fn with(tags: &Tags, pid: Option<u32>, nice: Option<i8>) -> Cow<'_, Tags> {
+    if pid.is_none() && nice.is_none() {
+        return Cow::Borrowed(tags);
+    }
+    let mut tags = tags.clone();
+    if let Some(pid) = pid {
+        tags.set(PID, &pid.to_string());
+    }
+    if let Some(nice) = nice {
+        tags.set(NICE, &nice.to_string());
+    }
+    Cow::Owned(tags)
+}
+
+/// The fields of a whole tree, by nice value where the measurement has them so.
+fn of_tree(measurement: Measurement, tags: &Tags, series: &Series, from: Sources) -> Vec<(Option<i8>, Fields)> {
+    let Collectors { taskstat, thread, procmaps, delays, .. } = from.collectors;
+    match measurement {
+        Measurement::Psstat => Vec::new(),
+        Measurement::Taskstat => {
+            let total = series.taskstat.total();
+            total.map(|counts| (None, taskstat.fields(counts, *delays))).into_iter().collect()
+        }
+        Measurement::Procstat => {
+            let (user, system) = (series.utime.total(), series.stime.total());
+            vec![(None, procstat::fields_of_tree(user, system, series.threads, series.rss))]
+        }
+        Measurement::Procmaps => {
+            let members = series.members().iter().map(|member| member.id);
+            vec![(None, procmaps::fields(procmaps.of_tree(tags, members)))]
+        }
+        Measurement::Thread => {
+            let by_nice = series.thread.total().into_iter().flat_map(|total| total.iter());
+            by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, *delays))).collect()
+        }
+    }
+}
+
+/// The fields of one process.
+fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources) -> Vec<(Option<i8>, Fields)> {
+    let Collectors { taskstat, thread, procmaps, delays, .. } = from.collectors;
+    match measurement {
+        Measurement::Psstat => Vec::new(),
+        Measurement::Taskstat => {
+            let counts = taskstat.counters().value(id);
+            counts.map(|counts| (None, taskstat.fields(counts, *delays))).into_iter().collect()
+        }
+        Measurement::Procstat => {
+            let rss = from.samples.get(id).and_then(|sample| sample.rss);
+            let stat = from.processes.get_exactly(id);
+            stat.map(|stat| (None, procstat::fields_of_process(stat, rss))).into_iter().collect()
+        }
+        Measurement::Procmaps => vec![(None, procmaps::fields(procmaps.of_process(tags, id)))],
+        Measurement::Thread => {
+            let by_nice = thread.counters().value(id).into_iter().flat_map(|counted| counted.iter());
+            by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, *delays))).collect()
+        }
+    }
+}
+
+/// The fields of a tree that are known: of one with a hidden process, those that its cgroups tell.
+fn psstat(series: &mut Series, from: Sources) -> Fields {
+    let cpu_is_known = series.metered || !series.hidden;
+    let p_cpu = if cpu_is_known { series.p_cpu() } else { None };
+    let asked = &series.output.psstat_fields;
+    let asked = PsstatField::ALL.into_iter().filter(|field| asked.contains(field));
+    let known = asked.filter(|field| match field {
+        PsstatField::PCpu | PsstatField::CpuTime => cpu_is_known,
+        _ => !series.hidden,
+    });
+    let thread_max = || {
+        p_cpu?;
+        Some(share(series.busiest?, from.collectors.thread.interval(from.at)?).min(1.0))
+    };
+    let values = known.filter_map(|field| {
+        let value = match field {
+            PsstatField::PCpu => Value::Float(rounded(p_cpu?, 1e6)),
+            PsstatField::PMem => Value::Float(rounded(share(series.rss?, from.mem_total?), 1e9)),
+            PsstatField::NProc => Value::Integer(series.live),
+            PsstatField::NZombie => Value::Integer(series.zombies),
+            PsstatField::CpuTime => Value::Integer(series.cpu_time.total()),
+            PsstatField::Started => Value::Integer(series.started),
+            PsstatField::Exited => Value::Integer(series.exited),
+            PsstatField::Restarts => Value::Integer(series.restarts),
+            PsstatField::PCpuThreadMax => Value::Float(rounded(thread_max()?, 1e6)),
+        };
+        Some((field.name(), value))
+    });
+    values.collect()
+}
+
+#[allow(clippy::cast_precision_loss)] // bytes and ns are below 2^53
+fn share(part: u64, of: u64) -> f64 {
+    part as f64 / of as f64
+}
+
+/// Without the digits that mean nothing: they would only cost bytes in every line.
+fn rounded(number: f64, digits: f64) -> f64 {
+    (number * digits).round() / digits
+}
