@@ -14,20 +14,20 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cache::{Cache, State};
 use crate::cli::Arguments;
-use crate::collect::{Collectors, Look, Needs, Samples};
+use crate::collect::{Collectors, Look, Plan, Samples};
 use crate::config::Settings;
 use crate::encode::{Tags, encode};
 use crate::host::Host;
 use crate::kernel::cgroup;
 use crate::kernel::clock::SystemClock;
 use crate::kernel::pidfile_watch::PidfileWatch;
-use crate::kernel::stat::Identity;
 use crate::log::{Complaints, Level, Trouble, say};
-use crate::output::{Measurement, Scope};
+use crate::output::Measurement;
 use crate::points::{Sources, points};
 use crate::processes::Processes;
 use crate::prompt::{Bell, PRIMING, Prompt, Prompts};
 use crate::select::{Member, Memory, Selected, Target, View, select};
+use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
 use crate::write::Writer;
 
@@ -41,6 +41,8 @@ pub struct Agent {
     processes: Processes,
     collectors: Collectors,
     series: BTreeMap<Tags, Series>,
+    /// The tags of the line about this plugin, if there is to be one.
+    self_stats: Option<Tags>,
     complaints: Complaints,
     cache: Option<Cache>,
     /// CLOCK_MONOTONIC (ns) of the last gather. `None`: what is there at the next one is not new.
@@ -122,6 +124,7 @@ impl Agent {
             holdable,
             collectors: Collectors::new(settings.bounds),
             series: BTreeMap::new(),
+            self_stats: settings.self_stats,
             complaints: Complaints::default(),
             cache: None,
             gathered: None,
@@ -173,13 +176,23 @@ impl Agent {
 
     /// One gather: its lines.
     pub fn gather(&mut self) -> Vec<u8> {
-        let realtime = self.host.clock.realtime();
-        let mut lines = Vec::new();
+        let (realtime, begun) = (self.host.clock.realtime(), self.host.clock.monotonic());
+        let (mut lines, mut processes) = (Vec::new(), 0);
         if let Some((at, samples)) = self.look() {
             lines = self.lines(realtime, at, &samples);
+            processes = samples.count();
             self.gathered = Some(at);
         }
         self.save();
+        if let Some(tags) = &self.self_stats {
+            let gather = self_stats::Gather {
+                time: self.host.clock.monotonic().saturating_sub(begun),
+                targets: self.targets.len(),
+                processes,
+                lines: lines.iter().filter(|byte| **byte == b'\n').count(),
+            };
+            lines.extend(encode([self_stats::point(tags, gather, &self.complaints)], realtime));
+        }
         self.complaints.say_changes();
         lines
     }
@@ -237,30 +250,12 @@ impl Agent {
     /// Reads what the table does not hold of the members, each once.
     fn sample(&mut self, selection: &BTreeMap<Tags, Selected>, members: &[Vec<Member>], at: u64) -> Samples {
         let Self { processes, host, collectors, complaints, .. } = self;
-        let mut needs: Vec<(Identity, Needs)> = Vec::new();
-        let mut pages = BTreeMap::new();
-        for ((tags, selected), members) in selection.iter().zip(members) {
-            let of = |id| (id, Needs::of(&selected.output, selected.has(id)));
-            needs.extend(members.iter().map(|member| of(member.id)));
-            if selected.output.wants(Measurement::Procmaps, Scope::Tree) {
-                pages.insert(tags.clone(), members.iter().map(|member| member.id).collect());
-            } else if selected.output.wants(Measurement::Procmaps, Scope::Process) {
-                pages.insert(tags.clone(), selected.ids());
-            }
-        }
-        needs.sort_unstable_by_key(|(id, _)| *id);
-        needs.dedup_by(|(id, again), (kept, needs)| {
-            let same = id == kept;
-            if same {
-                *needs = needs.or(*again);
-            }
-            same
-        });
-        processes.hold(&needs.iter().map(|(id, _)| *id).collect::<Vec<_>>());
-        let mut look = Look { processes, proc: &mut host.proc, complaints };
-        let samples = collectors.sample(&needs, &mut look);
-        collectors.procmaps.sample(pages, at, &mut look);
-        samples
+        let ids = |members: &[Member]| members.iter().map(|member| member.id).collect();
+        let series = selection.iter().zip(members);
+        let series = series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids()));
+        let plan = Plan::new(series);
+        processes.hold(&plan.ids());
+        collectors.sample(&plan, at, &mut Look { processes, proc: &mut host.proc, complaints })
     }
 
     fn account(&mut self, selection: BTreeMap<Tags, Selected>, members: Vec<Vec<Member>>, samples: &Samples, at: u64) {
@@ -385,6 +380,7 @@ impl Agent {
         self.targets = settings.targets;
         self.remember(memories);
         self.collectors.rebound(settings.bounds);
+        self.self_stats = settings.self_stats;
         if let Some(cache) = &mut self.cache {
             cache.set_digest(settings.digest);
         }

@@ -24,6 +24,9 @@ pub struct Arguments {
     /// Gather once, after one second unless a cache file has the previous samples, and end.
     #[arg(long, conflicts_with = "interval")]
     pub once: bool,
+    /// Say what each target matches and what works here, with the remedy for what does not, and end.
+    #[arg(long)]
+    pub check: bool,
     /// Watch a process.
     #[arg(long, value_name = "[NAME:]PID")]
     pub pid: Vec<Named<Pid>>,

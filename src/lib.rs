@@ -6,6 +6,7 @@
 pub mod account;
 pub mod agent;
 pub mod cache;
+pub mod check;
 pub mod cli;
 pub mod collect;
 pub mod config;
@@ -18,5 +19,6 @@ pub mod points;
 pub mod processes;
 pub mod prompt;
 pub mod select;
+pub mod self_stats;
 pub mod series;
 pub mod write;

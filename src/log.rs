@@ -61,6 +61,8 @@ pub enum Trouble {
     Denied,
     /// It could not be looked at for another reason.
     Failed,
+    /// A bound of the configuration leaves it out.
+    Bounded,
 }
 
 impl Trouble {

@@ -3,9 +3,11 @@
 use std::io::{self, IsTerminal, Write};
 use std::process::ExitCode;
 
+use anstream::AutoStream;
 use anyhow::Context;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telegraf_taskstats::agent::{self, Agent};
+use telegraf_taskstats::check::{self, Report};
 use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::{SAMPLE, Settings};
 use telegraf_taskstats::host::Host;
@@ -45,6 +47,10 @@ fn main() -> ExitCode {
         return print(SAMPLE);
     }
     match Settings::load(&arguments) {
+        Ok(settings) if arguments.check => match open(&settings) {
+            Ok(host) => report(&check::check(settings, host)),
+            Err(error) => fail(&error, 1),
+        },
         Ok(settings) => match run(settings, &arguments, signals) {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => fail(&error, 1),
@@ -65,13 +71,17 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
     if arguments.single_threaded.is_some() || arguments.multi_threaded.is_some() {
         say(Level::Warning, "--single-threaded and --multi-threaded do nothing: one thread gathers");
     }
-    let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock))
-        .with_context(|| format!("Cannot open {}", settings.proc_root.display()))?;
+    let host = open(&settings)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         let prompts = Prompts::listen(pace, signals).context("Cannot start the threads that listen")?;
         agent::run(Agent::new(settings, host, holdable()), prompts, arguments).await
     })
+}
+
+fn open(settings: &Settings) -> anyhow::Result<Host> {
+    let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock));
+    host.with_context(|| format!("Cannot open {}", settings.proc_root.display()))
 }
 
 /// How many files of /proc may be held open: half of what the process may open at all, its soft limit raised to the hard
@@ -89,6 +99,12 @@ fn holdable() -> usize {
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     say(Level::Error, &format!("{error:#}"));
     ExitCode::from(code)
+}
+
+/// Prints what `--check` found out; colours are for a terminal only.
+fn report(report: &Report) -> ExitCode {
+    let printed = AutoStream::auto(io::stdout()).write_all(report.text.as_bytes());
+    if printed.is_ok() && report.works { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Text that a person asked for, instead of metrics.

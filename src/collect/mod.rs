@@ -10,12 +10,14 @@ pub mod psstat;
 pub mod taskstat;
 pub mod thread;
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Charge, Ledger};
+use crate::encode::Tags;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
 use crate::log::{Complaints, Trouble};
@@ -93,6 +95,59 @@ impl Needs {
     }
 }
 
+/// What is to be read, of which processes.
+#[derive(Debug, Default)]
+pub struct Plan {
+    /// The measurements that are wanted, of whatever there is or may come.
+    measurements: Vec<Measurement>,
+    /// Sorted by pid.
+    processes: Vec<(Identity, Needs)>,
+    /// Those whose pages are to be added up, by series.
+    pages: BTreeMap<Tags, Vec<Identity>>,
+}
+
+impl Plan {
+    /// That for some series: tags, output, members, and those of them that were selected (sorted) and not only descend from one.
+    #[must_use]
+    pub fn new<'a>(series: impl Iterator<Item = (&'a Tags, &'a Output, Vec<Identity>, Vec<Identity>)>) -> Self {
+        let (mut measurements, mut processes, mut pages) = (Vec::new(), Vec::new(), BTreeMap::new());
+        for (tags, output, members, selected) in series {
+            let of = |id: &Identity| (*id, Needs::of(output, selected.binary_search(id).is_ok()));
+            measurements.extend(output.collect.iter().map(|wanted| wanted.measurement));
+            processes.extend(members.iter().map(of));
+            if output.wants(Measurement::Procmaps, Scope::Tree) {
+                pages.insert(tags.clone(), members);
+            } else if output.wants(Measurement::Procmaps, Scope::Process) {
+                pages.insert(tags.clone(), selected);
+            }
+        }
+        processes.sort_unstable_by_key(|(id, _)| *id);
+        processes.dedup_by(|(id, again), (kept, needs)| {
+            let same = id == kept;
+            if same {
+                *needs = needs.or(*again);
+            }
+            same
+        });
+        Self { measurements, processes, pages }
+    }
+
+    fn wants(&self, measurement: Measurement) -> bool {
+        self.measurements.contains(&measurement)
+    }
+
+    /// The processes of which something is needed.
+    fn ids_of(&self, is_needed: impl Fn(&Needs) -> bool) -> Vec<Identity> {
+        self.processes.iter().filter(|(_, needs)| is_needed(needs)).map(|(id, _)| *id).collect()
+    }
+
+    /// The processes, sorted by pid.
+    #[must_use]
+    pub fn ids(&self) -> Vec<Identity> {
+        self.processes.iter().map(|(id, _)| *id).collect()
+    }
+}
+
 /// What a gather looks at.
 pub struct Look<'a> {
     /// The process table, just scanned.
@@ -128,6 +183,12 @@ pub struct Samples {
 }
 
 impl Samples {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.all.len()
+    }
+
     /// That of a process, if it is a member of anything.
     #[must_use]
     pub fn get(&self, id: Identity) -> Option<&Sample> {
@@ -176,13 +237,48 @@ impl Collectors {
         self.resume(remembered);
     }
 
-    /// Reads what the table does not hold of the members (sorted by pid), each once, and settles their accounts.
+    /// One gather (`at`: CLOCK_MONOTONIC, ns): reads what the table does not hold of the members, each once, and settles their
+    /// accounts.
+    pub fn sample(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
+        let samples = self.sample_cpu(plan, look);
+        if plan.wants(Measurement::Taskstat) || plan.wants(Measurement::Thread) {
+            self.delays = self.delays.look(look);
+        }
+        self.taskstat.sample(plan, look);
+        self.thread.sample(&plan.processes, look);
+        self.procmaps.sample(&plan.pages, at, look);
+        samples
+    }
+
+    /// Reads all that a measurement takes, to hear what is wrong with it.
+    pub fn try_out(&mut self, measurement: Measurement, plan: &Plan, look: &mut Look) {
+        match measurement {
+            Measurement::Psstat | Measurement::Procstat => drop(self.sample_cpu(plan, look)),
+            Measurement::Taskstat => {
+                self.delays = self.delays.look(look);
+                self.taskstat.sample(plan, look);
+            }
+            Measurement::Thread => {
+                self.delays = self.delays.look(look);
+                self.thread.sample(&plan.processes, look);
+            }
+            Measurement::Procmaps => {
+                self.procmaps.sample(&plan.pages, 0, look);
+                self.procmaps.wait();
+                self.procmaps.complain(look.complaints);
+                if plan.pages.values().all(Vec::is_empty) {
+                    procmaps::foresee(look.complaints);
+                }
+            }
+        }
+    }
+
+    /// CPU and memory.
     ///
     /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: what they used must not be
     /// taken for a member's when it reaps them.
-    pub fn sample(&mut self, members: &[(Identity, Needs)], look: &mut Look) -> Samples {
-        let ids: Vec<_> = members.iter().map(|(id, _)| *id).collect();
-        let stats = look.processes.with_descendants(&ids);
+    fn sample_cpu(&mut self, plan: &Plan, look: &mut Look) -> Samples {
+        let stats = look.processes.with_descendants(&plan.ids());
         let mut sights = Vec::with_capacity(stats.len());
         let mut samples = Vec::with_capacity(stats.len());
         for stat in &stats {
@@ -201,14 +297,9 @@ impl Collectors {
         for (sample, charge) in samples.iter_mut().zip(self.cpu.settle(&sights, presence)) {
             sample.cpu = charge;
         }
-        if members.iter().any(|(_, needs)| needs.procstat) {
+        if plan.wants(Measurement::Procstat) {
             self.procstat.settle(&stats, &sights, presence, &mut samples);
         }
-        if members.iter().any(|(_, needs)| needs.taskstat || needs.thread) {
-            self.delays = self.delays.look(look);
-        }
-        self.taskstat.sample(members, look);
-        self.thread.sample(members, look);
         Samples { all: samples }
     }
 }

@@ -14,7 +14,7 @@ use crate::encode::{Tags, Value};
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
-use crate::log::Trouble;
+use crate::log::{Complaints, Trouble};
 
 /// PSS of each process, bytes; a process that is gone has none.
 type Sizes = BTreeMap<Identity, io::Result<u64>>;
@@ -55,7 +55,7 @@ impl Procmaps {
 
     /// One gather: takes in what was measured, and asks for what is due. `series` has the processes of each series of which it
     /// is wanted; `at` is CLOCK_MONOTONIC, ns.
-    pub fn sample(&mut self, series: BTreeMap<Tags, Vec<Identity>>, at: u64, look: &mut Look) {
+    pub(super) fn sample(&mut self, series: &BTreeMap<Tags, Vec<Identity>>, at: u64, look: &mut Look) {
         self.measured.retain(|tags, _| series.contains_key(tags));
         self.take_in();
         if self.pending.is_none()
@@ -64,13 +64,18 @@ impl Procmaps {
             let message = format!("procmaps is left out: its thread cannot be started: {error}");
             look.complaints.add(Trouble::Failed, message);
         }
+        self.complain(look.complaints);
+    }
+
+    /// Says what is wrong with what was measured.
+    pub(super) fn complain(&self, complaints: &mut Complaints) {
         for (trouble, message) in self.measured.values().flat_map(|measured| &measured.troubles) {
-            look.complaints.add(*trouble, message.clone());
+            complaints.add(*trouble, message.clone());
         }
     }
 
     /// Waits until what was asked for is measured.
-    pub fn wait(&mut self) {
+    pub(super) fn wait(&mut self) {
         if let (Some(meter), Some(pending)) = (&self.meter, self.pending.take()) {
             let sizes = meter.sizes.recv().unwrap_or_default();
             self.finish(pending, &sizes);
@@ -90,10 +95,11 @@ impl Procmaps {
         }
     }
 
-    fn ask(&mut self, mut series: BTreeMap<Tags, Vec<Identity>>, at: u64, look: &Look) -> io::Result<()> {
+    fn ask(&mut self, series: &BTreeMap<Tags, Vec<Identity>>, at: u64, look: &Look) -> io::Result<()> {
         let period = u64::try_from(self.bounds.procmaps_interval.as_nanos()).unwrap_or(u64::MAX);
         let is_due = |measured: &Measured| at >= measured.at.saturating_add(period);
-        series.retain(|tags, _| self.measured.get(tags).is_none_or(is_due));
+        let due = series.iter().filter(|(tags, _)| self.measured.get(*tags).is_none_or(is_due));
+        let series: BTreeMap<_, _> = due.map(|(tags, ids)| (tags.clone(), ids.clone())).collect();
         if series.is_empty() {
             return Ok(());
         }
@@ -132,7 +138,7 @@ impl Procmaps {
                         None
                     }
                     (None, why) => {
-                        measured.troubles.extend(why.map(|why| (Trouble::Failed, why.clone())));
+                        measured.troubles.extend(why.map(|why| (Trouble::Bounded, why.clone())));
                         None
                     }
                 };
@@ -177,6 +183,17 @@ fn trouble(error: &io::Error) -> (Trouble, String) {
             (Trouble::Denied, format!("{what} of other users: it takes {capability}; {remedy}"))
         }
         other => (other, format!("{what}: {error}")),
+    }
+}
+
+/// Says what will be wrong as soon as there is something to measure.
+pub(super) fn foresee(complaints: &mut Complaints) {
+    let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
+    if !capability.is_held() {
+        complaints.add(
+            Trouble::Absent,
+            format!("Processes of other users will be left out: it takes {capability}; {remedy}"),
+        );
     }
 }
 

@@ -5,14 +5,14 @@ use std::io;
 use serde::{Deserialize, Serialize};
 
 use super::delay_accounting::DelayAccounting;
-use super::{Look, Needs};
+use super::{Look, Plan};
 use crate::account::{Counter, Counters, Outcome};
 use crate::encode::Value;
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
-use crate::kernel::stat::Identity;
 use crate::kernel::taskstats::{COUNTERS, NAMES, Taskstats};
 use crate::log::Trouble;
+use crate::output::Measurement;
 
 /// What the kernel counts of a process: counts, and ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,36 +52,42 @@ impl Taskstat {
         &self.counters
     }
 
-    /// One gather: asks for each member (sorted by pid) of which it is needed.
-    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], look: &mut Look) {
-        let ids: Vec<_> = members.iter().filter(|(_, needs)| needs.taskstat).map(|(id, _)| *id).collect();
-        if ids.is_empty() {
-            self.counters.settle([]);
-            return;
-        }
+    /// One gather: asks for each process of which it is needed. If there is none so far, it asks for the plugin's own, since
+    /// what the kernel can tell has to be known all the same.
+    pub(super) fn sample(&mut self, plan: &Plan, look: &mut Look) {
+        let ids = plan.ids_of(|needs| needs.taskstat);
         let mut outcomes = vec![Outcome::Unknown; ids.len()];
-        if let Err(error) = self.ask(&ids, look.proc, &mut outcomes) {
-            let (trouble, remedy) = remedy(&error);
-            look.complaints.add(trouble, format!("taskstat is left out: {remedy}"));
+        if !ids.is_empty() || (plan.wants(Measurement::Taskstat) && self.known == 0) {
+            let mut pids: Vec<_> = ids.iter().map(|id| id.pid).collect();
+            if pids.is_empty() {
+                pids.push(std::process::id());
+            }
+            if let Err(error) = self.ask(&pids, look.proc, &mut outcomes) {
+                let (trouble, remedy) = remedy(&error);
+                look.complaints.add(trouble, format!("taskstat is left out: {remedy}"));
+            }
         }
         let newborn = |id| look.processes.is_newborn(id);
         self.counters.settle(ids.into_iter().zip(outcomes).map(|(id, outcome)| (id, newborn(id), outcome)));
     }
 
-    fn ask(&mut self, ids: &[Identity], proc: &mut Proc, outcomes: &mut [Outcome<Counts>]) -> io::Result<()> {
+    fn ask(&mut self, pids: &[u32], proc: &mut Proc, outcomes: &mut [Outcome<Counts>]) -> io::Result<()> {
         if !proc.is_of_our_pid_namespace() {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
-                format!("{} is of another pid namespace, whose pids netlink does not know", proc.root().display()),
+                format!(
+                    "{} is of another pid namespace, whose pids netlink does not know; run the plugin in that namespace, \
+                     as with docker run --pid=host",
+                    proc.root().display()
+                ),
             ));
         }
         let socket = match &mut self.socket {
             Some(socket) => socket,
             none => none.insert(Taskstats::open()?),
         };
-        let pids: Vec<_> = ids.iter().map(|id| id.pid).collect();
         let (known, mut failed) = (&mut self.known, None);
-        socket.query(&pids, |index, answer| {
+        socket.query(pids, |index, answer| {
             let outcome = match answer {
                 Ok(Some(delays)) => {
                     *known = delays.known;

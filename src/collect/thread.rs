@@ -210,7 +210,7 @@ impl Thread {
         if stat.num_threads > self.bounds.thread_max {
             let called = format!("process {} ({})", id.pid, stat.comm.to_text());
             let bound = format!("more threads than thread_max = {}: raise it", self.bounds.thread_max);
-            look.complaints.add(Trouble::Failed, format!("Threads are left out of {called}, which has {bound}"));
+            look.complaints.add(Trouble::Bounded, format!("Threads are left out of {called}, which has {bound}"));
             return Outcome::Unknown;
         }
         let wants_schedstat = |nice| needs.busiest || self.counts(nice);

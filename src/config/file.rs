@@ -54,6 +54,7 @@ pub(super) struct Instance {
     pub(super) procmaps_interval: Option<Interval>,
     pub(super) thread_all_nice: Option<bool>,
     pub(super) thread_max: Option<ThreadMax>,
+    pub(super) self_stats: Option<bool>,
     pub(super) proc_root: Option<PathBuf>,
     pub(super) sys_root: Option<PathBuf>,
     #[serde(default)]

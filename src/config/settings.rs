@@ -31,6 +31,8 @@ pub struct Settings {
     pub cache: Option<CacheFile>,
     /// What collectors may spend.
     pub bounds: Bounds,
+    /// The tags of the line about the plugin itself, if there is to be one.
+    pub self_stats: Option<Tags>,
     /// What to watch.
     pub targets: Vec<Target>,
     /// Changes with the targets: a cache file of other targets is of no use.
@@ -57,7 +59,13 @@ impl Settings {
         // There is one way to account so far, and "auto" finds it.
         one("accounting").of(arguments.accounting, |i| i.accounting)?;
         let bounds = bounds(&files)?;
-        let targets = targets(arguments, &files, interval.is_some())?;
+        let self_stats = one("self_stats").of(None, |i| i.self_stats)?;
+        let flags = Flags { arguments, alone: interval.is_some() };
+        // What flags select, and what is selected if nothing is, is written as the first instance says.
+        let default = Instance::default();
+        let first = files.iter().flat_map(|file| &file.instances).map(Spanned::as_ref).next().unwrap_or(&default);
+        let targets = targets(&flags, &files, first)?;
+        let self_stats = self_stats.filter(|wanted| *wanted).map(|_| flags.output(first)).transpose()?;
         let proc_root = proc_root.unwrap_or_else(|| from_environment("HOST_PROC", "/proc"));
         let sys_root = sys_root.unwrap_or_else(|| from_environment("HOST_SYS", "/sys"));
         if directory.is_none() && arguments.cache_name.is_some() {
@@ -70,6 +78,7 @@ impl Settings {
             proc_root,
             sys_root,
             bounds,
+            self_stats: self_stats.map(|output| output.tags),
             targets,
         })
     }
@@ -122,11 +131,7 @@ impl One<'_> {
     }
 }
 
-fn targets(arguments: &Arguments, files: &[ConfigFile], alone: bool) -> anyhow::Result<Vec<Target>> {
-    let flags = Flags { arguments, alone };
-    // What flags select, and what is selected if nothing is, is written as the first instance says.
-    let default = Instance::default();
-    let first = files.iter().flat_map(|file| &file.instances).map(Spanned::as_ref).next().unwrap_or(&default);
+fn targets(flags: &Flags, files: &[ConfigFile], first: &Instance) -> anyhow::Result<Vec<Target>> {
     let mut written = Vec::new();
     for file in files {
         let at = |span: Range<usize>, error: anyhow::Error| anyhow!("{}: {error}", file.place(span.start));
@@ -143,15 +148,6 @@ fn targets(arguments: &Arguments, files: &[ConfigFile], alone: bool) -> anyhow::
     if targets.is_empty() {
         let output = flags.output(first)?;
         targets.push(Target::new("services".to_owned(), None, Source::Services, Filters::default(), output));
-    }
-    for pattern in targets.iter().filter_map(|target| target.filters.pattern.as_ref()) {
-        if pattern.can_never_match_comm() {
-            let text = pattern.as_str();
-            say(
-                Level::Warning,
-                &format!("The pattern {text:?} matches nothing: comm has 15 bytes; use cmdline or exe"),
-            );
-        }
     }
     Ok(targets)
 }

@@ -30,7 +30,7 @@ impl Clock for SystemClock {
     }
 }
 
-fn nanoseconds(clock: ClockId) -> u64 {
+pub(super) fn nanoseconds(clock: ClockId) -> u64 {
     let now = clock_gettime(clock);
     // A wall clock before 1970 is negative: it is taken as 1970.
     u64::try_from(now.tv_sec).unwrap_or(0).saturating_mul(1_000_000_000) + u64::try_from(now.tv_nsec).unwrap_or(0)

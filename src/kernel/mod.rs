@@ -7,6 +7,7 @@
 pub mod capability;
 pub mod cgroup;
 pub mod clock;
+pub mod own;
 pub mod pidfile;
 pub mod pidfile_watch;
 pub mod procfs;

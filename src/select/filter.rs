@@ -54,7 +54,7 @@ impl ProcessPattern {
 
     /// Whether it is plain text that no comm can hold, since it is longer than one.
     #[must_use]
-    pub fn can_never_match_comm(&self) -> bool {
+    fn can_never_match_comm(&self) -> bool {
         let text = self.as_str().trim_start_matches('^').trim_end_matches('$');
         text.len() > COMM_LENGTH && regex::escape(text).replace("\\-", "-") == text
     }
@@ -132,18 +132,31 @@ impl Filters {
     /// What to call a target that has nothing else: the first of its filters, as written.
     #[must_use]
     pub fn label(&self) -> Option<String> {
-        let regex = |pattern: &ProcessPattern| pattern.as_str().to_owned();
-        let pattern = self.pattern.as_ref().or(self.cmdline.as_ref()).map(regex);
-        let exe = || self.exe.as_ref().map(|ExeGlob(glob)| glob.glob().to_string());
-        pattern.or_else(exe).or_else(|| self.user.as_ref().map(|user| user.name.clone()))
+        self.given().next().map(|(_, value)| value)
+    }
+
+    /// Key and value of each that is given, as written.
+    pub fn given(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let regex = |pattern: &Option<ProcessPattern>| pattern.as_ref().map(|pattern| pattern.as_str().to_owned());
+        let given = [
+            ("pattern", regex(&self.pattern)),
+            ("cmdline", regex(&self.cmdline)),
+            ("exe", self.exe.as_ref().map(|ExeGlob(glob)| glob.glob().to_string())),
+            ("user", self.user.as_ref().map(|user| user.name.clone())),
+        ];
+        given.into_iter().filter_map(|(key, value)| Some((key, value?)))
     }
 
     /// Keeps what passes; the cheapest question is asked first, and this plugin never passes.
     pub(super) fn narrow(&mut self, processes: &mut Vec<Stat>, view: &mut View) {
         let Self { pattern, cmdline, exe, user } = self;
         processes.retain(|stat| Some(stat.id.pid) != view.own_pid);
-        if let Some(ProcessPattern(regex)) = pattern {
-            processes.retain(|stat| regex.is_match(stat.comm.as_bytes()));
+        if let Some(pattern) = pattern {
+            if pattern.can_never_match_comm() {
+                let why = "matches nothing: comm has 15 bytes; use cmdline or exe";
+                view.complaints.add(Trouble::Failed, format!("The pattern {:?} {why}", pattern.as_str()));
+            }
+            processes.retain(|stat| pattern.0.is_match(stat.comm.as_bytes()));
         }
         if let Some(user) = user {
             match user.uid() {
@@ -178,7 +191,7 @@ fn ask<T>(key: &str, view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) 
         Ok(answer) => answer,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
             let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
-            let what = "does not match some processes of other users, since of them it cannot be read";
+            let what = "of some processes of other users cannot be read, so that they do not match";
             view.complaints.add(Trouble::Denied, format!("{key} {what}: it takes {capability}; {remedy}"));
             None
         }

@@ -160,6 +160,23 @@ impl Target {
         Self { label, name, source, filters, output, last_name: None }
     }
 
+    /// What it selects by, as written.
+    #[must_use]
+    pub fn selector(&self) -> String {
+        let key = match &self.source {
+            Source::All => None,
+            Source::Pid(_) => Some("pid"),
+            Source::PidFile(_) => Some("pid_file"),
+            Source::PidDir(_) => Some("pid_dir"),
+            Source::SystemdUnit(_) => Some("systemd_unit"),
+            Source::Cgroup(_) => Some("cgroup"),
+            Source::ChildrenOfInit | Source::Services => Some(""), // the label says it
+        };
+        let source = key.map(|key| format!("{key} {}", self.label).trim_start().to_owned());
+        let filters = self.filters.given().map(|(key, value)| format!("{key} {value}"));
+        source.into_iter().chain(filters).collect::<Vec<_>>().join(", ")
+    }
+
     /// The directory of pidfiles to watch.
     #[must_use]
     pub fn watched_directory(&self) -> Option<&Path> {
@@ -343,13 +360,6 @@ impl Selected {
         ids.sort_unstable();
         ids.dedup();
         ids
-    }
-
-    /// Whether a process is one of them.
-    #[must_use]
-    pub fn has(&self, id: Identity) -> bool {
-        let is_in = |stats: &[Stat]| stats.binary_search_by_key(&id, |stat| stat.id).is_ok();
-        is_in(&self.roots) || is_in(&self.exact)
     }
 
     /// The processes whose replacement by others is a restart.

@@ -89,7 +89,7 @@ impl PidFile {
         }
         let skipped = self.stale == StalePolicy::Skip;
         view.complaints.add(
-            Trouble::Failed,
+            Trouble::Absent,
             format!(
                 "Pidfile {}: {} started long after the file was written, so the pid may have been used again; {}",
                 self.path.display(),

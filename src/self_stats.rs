@@ -1,0 +1,43 @@
+//! `taskstats_agent`: what the plugin itself costs, and what it cannot do.
+
+use std::borrow::Cow;
+
+use crate::encode::{Point, Tags, Value};
+use crate::kernel::own;
+use crate::log::{Complaints, Trouble};
+
+/// What a gather was, besides its lines.
+#[derive(Debug, Clone, Copy)]
+pub struct Gather {
+    /// How long it took, from the prompt to its encoded lines, ns.
+    pub time: u64,
+    /// How many targets there are.
+    pub targets: usize,
+    /// How many processes were watched.
+    pub processes: usize,
+    /// How many lines it gave, besides this one.
+    pub lines: usize,
+}
+
+/// The point of a gather. Its tags are those of `tags`, the version, and how the dead are accounted for.
+pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<'a> {
+    let mut tags = tags.clone();
+    tags.set("version", env!("CARGO_PKG_VERSION"));
+    tags.set("accounting", "scan");
+    let count = |count: usize| Some(count as u64);
+    let errors = |kind| count(complaints.iter().filter(|(trouble, _)| *trouble == kind).count());
+    let fields = [
+        ("gather_time", Some(gather.time)),
+        ("cpu_time", Some(own::cpu_time())),
+        ("rss", own::rss().map(|bytes| bytes / 1024).ok()),
+        ("targets", count(gather.targets)),
+        ("processes", count(gather.processes)),
+        ("lines", count(gather.lines)),
+        ("errors_absent", errors(Trouble::Absent)),
+        ("errors_denied", errors(Trouble::Denied)),
+        ("errors_failed", errors(Trouble::Failed)),
+        ("errors_bounded", errors(Trouble::Bounded)),
+    ];
+    let fields = fields.into_iter().filter_map(|(name, value)| Some((name, Value::Integer(value?)))).collect();
+    Point { measurement: "taskstats_agent", tags: Cow::Owned(tags), fields }
+}
