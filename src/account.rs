@@ -597,6 +597,55 @@ mod tests {
         assert_eq!(meter.settle(vec![(11, 25), (12, 6)], true, false), 5, "one that could not be read is not new");
     }
 
+    impl Counter for u64 {
+        fn since(&self, earlier: &Self) -> Self {
+            self.saturating_sub(*earlier)
+        }
+
+        fn add(&mut self, gained: &Self) {
+            *self += gained;
+        }
+    }
+
+    /// What a series of one process has, gather by gather: what was read, whether it was born since, and the total.
+    #[test]
+    fn a_plain_counter_gains_what_lies_between_two_readings() {
+        use Outcome::{Gone, Known, Unknown};
+        type Gather = (Outcome<u64>, bool, Option<u64>);
+        let cases: [&[Gather]; 7] = [
+            &[(Known(70), false, Some(0)), (Known(75), false, Some(5)), (Known(75), false, Some(5))],
+            &[(Known(70), true, Some(70)), (Known(75), false, Some(75))],
+            &[(Known(70), false, Some(0)), (Known(60), false, Some(0)), (Known(65), false, Some(5))],
+            &[(Known(70), false, Some(0)), (Unknown, false, None), (Known(80), false, Some(10))],
+            &[(Known(70), false, Some(0)), (Gone, false, Some(0))],
+            &[(Unknown, true, None), (Known(70), false, Some(0)), (Known(71), false, Some(1))],
+            &[(Gone, false, Some(0)), (Known(70), false, Some(0))],
+        ];
+        for case in cases {
+            let (mut counters, mut tally) = (Counters::default(), Tally::default());
+            for (at, (outcome, newborn, total)) in case.iter().enumerate() {
+                counters.settle([(id(7), *newborn, *outcome)]);
+                tally.take_in(&[(id(7), true)], &counters);
+                assert_eq!(tally.total().copied(), *total, "{case:?} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tally_keeps_what_the_gone_had_and_leaves_out_what_does_not_count() {
+        let (mut counters, mut tally) = (Counters::default(), Tally::default());
+        let known = |pid, value| (id(pid), true, Outcome::Known(value));
+        counters.settle([known(1, 10_u64), known(2, 20), known(3, 40)]);
+        tally.take_in(&[(id(1), true), (id(2), true), (id(3), false)], &counters);
+        assert_eq!(tally.total(), Some(&30));
+        counters.settle([known(1, 11)]);
+        tally.take_in(&[(id(1), true)], &counters);
+        assert_eq!(tally.total(), Some(&31));
+        assert_eq!((counters.value(id(1)), counters.value(id(2))), (Some(&11), None));
+        tally.take_in(&[(id(1), true), (id(9), true)], &counters);
+        assert_eq!(tally.total(), None, "a member of which nothing is known");
+    }
+
     #[test]
     fn a_rate_needs_a_base_and_an_interval() {
         let mut rate = Rate::default();

@@ -219,3 +219,98 @@ impl Meter {
         Ok(Self { asked, sizes })
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use crate::kernel::clock::SystemClock;
+    use crate::processes::Processes;
+    use std::fs;
+    use std::time::Duration;
+
+    const SECOND: u64 = 1_000_000_000;
+
+    /// A made-up /proc, of which procmaps is asked for one series.
+    struct World {
+        root: tempfile::TempDir,
+        proc: Proc,
+        processes: Processes,
+        procmaps: Procmaps,
+        complaints: Vec<String>,
+        tags: Tags,
+    }
+
+    impl World {
+        fn new() -> Self {
+            let root = tempfile::tempdir().unwrap();
+            let proc = Proc::open(root.path()).unwrap();
+            let bounds =
+                Bounds { procmaps_max_rss: 100 << 20, procmaps_interval: Duration::from_secs(60), ..Bounds::default() };
+            let procmaps = Procmaps::new(bounds);
+            let (processes, complaints, tags) = Default::default();
+            Self { root, proc, processes, procmaps, complaints, tags }
+        }
+
+        /// Puts a process there; sizes in KiB.
+        fn put(&self, pid: u32, rss: u64, pss: u64) -> Identity {
+            let text = format!("{pid} (x) S 1 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 5 0 {}\n", rss / 4);
+            fs::create_dir_all(self.root.path().join(pid.to_string())).unwrap();
+            fs::write(self.root.path().join(format!("{pid}/stat")), text).unwrap();
+            let smaps = format!("0-1 ---p 0 00:00 0 [rollup]\nRss: {rss} kB\nPss: {pss:>10} kB\nPss_Dirty: 1 kB\n");
+            fs::write(self.root.path().join(format!("{pid}/smaps_rollup")), smaps).unwrap();
+            Identity { pid, start: 5 }
+        }
+
+        /// A gather at a second, whose measurements are all there; what is then known of the series, in KiB.
+        fn gather(&mut self, second: u64, ids: &[Identity]) -> Option<u64> {
+            self.processes.scan(&mut self.proc, &SystemClock).unwrap();
+            let series = BTreeMap::from([(self.tags.clone(), ids.to_vec())]);
+            let mut complaints = Complaints::default();
+            let mut look = Look { processes: &self.processes, proc: &mut self.proc, complaints: &mut complaints };
+            self.procmaps.sample(&series, second * SECOND, &mut look);
+            self.procmaps.wait();
+            self.procmaps.complain(&mut complaints);
+            self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
+            self.procmaps.of_tree(&self.tags, ids.iter().copied()).map(|bytes| bytes / 1024)
+        }
+    }
+
+    #[test]
+    fn the_size_of_a_tree_is_measured_once_in_a_period() {
+        let mut world = World::new();
+        let [a, b] = [world.put(10, 400, 300), world.put(11, 400, 100)];
+        assert_eq!(world.gather(0, &[a, b]), Some(400));
+        world.put(10, 400, 350);
+        assert_eq!(world.gather(59, &[a, b]), Some(400));
+        assert_eq!(world.gather(60, &[a, b]), Some(450));
+        assert_eq!(world.gather(61, &[b]), Some(450), "as it was when it was measured");
+        assert_eq!(world.gather(62, &[]), Some(0));
+    }
+
+    #[test]
+    fn nothing_is_said_of_processes_that_were_never_measured() {
+        let mut world = World::new();
+        let old = world.put(10, 400, 300);
+        assert_eq!(world.gather(0, &[old]), Some(300));
+        let new = world.put(11, 400, 200);
+        assert_eq!(world.gather(10, &[new]), None, "not the size of those that are gone");
+        assert_eq!(world.gather(60, &[new]), Some(200));
+    }
+
+    #[test]
+    fn what_is_too_large_or_cannot_be_read_makes_the_sum_unknown_and_is_named() {
+        let mut world = World::new();
+        let [small, large] = [world.put(10, 400, 300), world.put(11, 101 << 10, 5)];
+        assert_eq!(world.gather(0, &[small, large]), None);
+        let [complaint] = world.complaints.as_slice() else { unreachable!("{:?}", world.complaints) };
+        assert!(
+            complaint.contains("process 11 (x)") && complaint.contains("procmaps_max_rss = 100.0 MiB"),
+            "{complaint}"
+        );
+        assert_eq!(world.procmaps.of_process(&world.tags, small), Some(300 << 10), "by itself it is known");
+        fs::write(world.root.path().join("10/smaps_rollup"), "Rss: 1 kB\n").unwrap();
+        assert_eq!(world.gather(60, &[small]), None);
+        assert!(world.complaints.iter().any(|complaint| complaint.contains("no Pss")), "{:?}", world.complaints);
+    }
+}

@@ -319,3 +319,46 @@ fn many(
     }
     Ok(Some(sights))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A thread as read: tid, nice value, and ns that it ran; it waited the same and was put on a CPU once.
+    fn sight(tid: u32, nice: i8, oncpu: u64) -> Sight {
+        Sight { tid, nice, blkio_delay: 0, schedstat: Some(Schedstat { oncpu, waiting: oncpu, slices: 1 }) }
+    }
+
+    /// Readings of one process, and the oncpu by nice value after each.
+    #[test]
+    fn what_a_thread_gains_goes_to_the_nice_value_that_it_has() {
+        type Gathers<'a> = &'a [(&'a [Sight], &'a [(i8, u64)])];
+        let cases: [(&str, Gathers); 6] = [
+            ("first seen: all of it", &[(&[sight(1, 0, 5), sight(2, 3, 70)], &[(3, 70)])]),
+            ("exits", &[(&[sight(1, 3, 5), sight(2, 3, 70)], &[(3, 75)]), (&[sight(1, 3, 6)], &[(3, 76)])]),
+            ("is new", &[(&[sight(1, 3, 5)], &[(3, 5)]), (&[sight(1, 3, 5), sight(2, 3, 9)], &[(3, 14)])]),
+            ("3 to 7", &[(&[sight(1, 3, 50)], &[(3, 50)]), (&[sight(1, 7, 51)], &[(3, 50), (7, 1)])]),
+            ("0 to 5", &[(&[sight(1, 0, 50)], &[]), (&[sight(1, 5, 51)], &[(5, 0)]), (&[sight(1, 5, 53)], &[(5, 2)])]),
+            ("its tid is used again", &[(&[sight(1, 3, 50)], &[(3, 50)]), (&[sight(1, 3, 4)], &[(3, 54)])]),
+        ];
+        for (what, gathers) in cases {
+            let mut threads = Threads::new(Identity { pid: 1, start: 1 });
+            for (at, (sights, expected)) in gathers.iter().enumerate() {
+                threads.take_in(sights, at > 0, |nice| nice != 0);
+                let oncpu: Vec<_> = threads.counted.iter().map(|(nice, [_, oncpu, ..])| (nice, *oncpu)).collect();
+                assert_eq!(oncpu, *expected, "{what}, gather {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_busiest_is_one_thread_since_the_interval_began() {
+        let mut threads = Threads::new(Identity { pid: 1, start: 1 });
+        threads.take_in(&[sight(1, 0, 100), sight(2, 0, 200)], false, |_| false);
+        assert_eq!(threads.busiest(), Some(0), "nothing is known of before");
+        threads.take_in(&[sight(1, 0, 130), sight(2, 0, 220), sight(3, 0, 25)], true, |_| false);
+        assert_eq!(threads.busiest(), Some(30));
+        threads.take_in(&[sight(2, 0, 220), sight(3, 0, 90)], true, |_| false);
+        assert_eq!(threads.busiest(), Some(90), "a new one counts in full");
+    }
+}

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::thread::{
@@ -38,12 +38,14 @@ impl Capability {
     /// What to do to have it, as it is on this host: a command where one will do.
     #[must_use]
     pub fn remedy(self) -> String {
+        let executable = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("telegraf-taskstats"));
         let barriers = Barriers {
             held: self.is_held(),
             user_namespace: is_in_user_namespace(),
             bounded: !capability_is_in_bounding_set(self.bit()).unwrap_or(true),
             no_new_privileges: no_new_privs().unwrap_or(false),
-            executable: std::env::current_exe().ok(),
+            nosuid: statvfs(&executable).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOSUID)),
+            executable,
         };
         barriers.remedy(self)
     }
@@ -80,13 +82,13 @@ struct Barriers {
     user_namespace: bool,
     bounded: bool,
     no_new_privileges: bool,
-    executable: Option<PathBuf>,
+    /// The executable lies where file capabilities have no effect.
+    nosuid: bool,
+    executable: PathBuf,
 }
 
 impl Barriers {
     fn remedy(&self, capability: Capability) -> String {
-        let executable = self.executable.as_deref().unwrap_or(Path::new("telegraf-taskstats"));
-        let is_nosuid = || statvfs(executable).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOSUID));
         if self.user_namespace {
             return "run the plugin outside of this user namespace, whose capabilities do not count here".to_owned();
         }
@@ -107,8 +109,8 @@ impl Barriers {
                 "in the systemd unit, set AmbientCapabilities={capability}: NoNewPrivileges makes file capabilities void"
             );
         }
-        let setcap = format!("setcap cap_net_admin,cap_sys_ptrace=p {}", executable.display());
-        if is_nosuid() {
+        let setcap = format!("setcap cap_net_admin,cap_sys_ptrace=p {}", self.executable.display());
+        if self.nosuid {
             return format!("{setcap}, after moving it to a file system that is not mounted nosuid");
         }
         setcap
@@ -120,4 +122,39 @@ fn is_in_user_namespace() -> bool {
     let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
     let words: Vec<_> = map.split_whitespace().collect();
     !words.is_empty() && words != ["0", "0", "4294967295"]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What stands in the way, and the remedy: the first that helps.
+    #[test]
+    fn the_remedy_is_for_what_stands_in_the_way() {
+        let [net, ptrace] = [Capability::NetAdmin, Capability::SysPtrace];
+        let free = || Barriers {
+            held: false,
+            user_namespace: false,
+            bounded: false,
+            no_new_privileges: false,
+            nosuid: false,
+            executable: PathBuf::from("/usr/bin/x"),
+        };
+        let cases = [
+            (free(), net, "setcap cap_net_admin,cap_sys_ptrace=p /usr/bin/x"),
+            (Barriers { no_new_privileges: true, ..free() }, net, "AmbientCapabilities=CAP_NET_ADMIN"),
+            (Barriers { bounded: true, no_new_privileges: true, ..free() }, ptrace, "--cap-add SYS_PTRACE"),
+            (
+                Barriers { user_namespace: true, bounded: true, held: true, ..free() },
+                net,
+                "outside of this user namespace",
+            ),
+            (Barriers { nosuid: true, ..free() }, net, "not mounted nosuid"),
+            (Barriers { held: true, ..free() }, net, "security module"),
+        ];
+        for (barriers, capability, remedy) in cases {
+            let said = barriers.remedy(capability);
+            assert!(said.contains(remedy), "{remedy:?} is not in {said:?}");
+        }
+    }
 }

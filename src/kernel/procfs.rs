@@ -420,8 +420,68 @@ mod tests {
         assert!(proc.cmdline(never).unwrap().is_none());
         assert!(proc.exe(never).unwrap().is_none());
         assert!(proc.owner(never).unwrap().is_none());
+        assert!(proc.threads(never).unwrap().is_none());
+        assert!(proc.thread_stat(std::process::id(), never).unwrap().is_none());
+        assert!(proc.thread_schedstat(never, never).unwrap().is_none());
+        assert!(proc.pss(Identity { pid: never, start: 1 }).unwrap().is_none());
         assert!(proc.leaderless_rss(never).unwrap().is_none());
         assert!(!proc.is_hidden(4_194_304 + 1));
+    }
+
+    #[test]
+    fn reads_the_threads_of_this_process() {
+        let (me, mut proc) = (std::process::id(), real());
+        let (ready, go) = (std::sync::mpsc::channel(), std::sync::mpsc::channel::<()>());
+        let thread = std::thread::spawn(move || {
+            ready.0.send(rustix::thread::gettid().as_raw_nonzero().get().cast_unsigned()).unwrap();
+            let _ = go.1.recv();
+        });
+        let tid = ready.1.recv().unwrap();
+        let tids = proc.threads(me).unwrap().unwrap();
+        assert!(tids.is_sorted() && tids.contains(&me) && tids.contains(&tid), "{me} and {tid} in {tids:?}");
+        assert_eq!(proc.thread_stat(me, tid).unwrap().unwrap().id.pid, tid);
+        assert!(proc.thread_schedstat(me, tid).unwrap().unwrap().slices > 0);
+        drop(go.0);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn pss_is_that_of_smaps_and_only_of_this_identity() {
+        let mut proc = real();
+        let mut child = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+        let id = proc.stat(&proc.open_stat(child.id()).unwrap().unwrap()).unwrap().unwrap().id;
+        let other = Identity { start: id.start + 1, ..id };
+        assert_eq!(proc.pss(other).unwrap(), None);
+        let pss = proc.pss(id).unwrap().unwrap();
+        assert!(pss > 0 && pss.is_multiple_of(1024), "{pss}");
+        child.kill().unwrap();
+        // A zombie has no memory, and once it is reaped there is no process.
+        rustix::process::waitid(
+            rustix::process::WaitId::Pid(rustix::process::Pid::from_child(&child)),
+            rustix::process::WaitIdOptions::EXITED | rustix::process::WaitIdOptions::NOWAIT,
+        )
+        .unwrap();
+        assert_eq!(proc.pss(id).unwrap(), Some(0));
+        child.wait().unwrap();
+        assert_eq!(proc.pss(id).unwrap(), None);
+    }
+
+    #[test]
+    fn the_switch_of_delay_accounting_is_on_off_or_not_there() {
+        let root = tempfile::tempdir().unwrap();
+        let proc = Proc::open(root.path()).unwrap();
+        assert_eq!(proc.delay_accounting().unwrap(), None);
+        std::fs::create_dir_all(root.path().join("sys/kernel")).unwrap();
+        for (text, on) in [("0\n", false), ("1\n", true)] {
+            std::fs::write(root.path().join("sys/kernel/task_delayacct"), text).unwrap();
+            assert_eq!(proc.delay_accounting().unwrap(), Some(on));
+        }
+    }
+
+    #[test]
+    fn only_a_real_proc_has_our_pids() {
+        assert!(real().is_of_our_pid_namespace());
+        assert!(!Proc::open(tempfile::tempdir().unwrap().path()).unwrap().is_of_our_pid_namespace());
     }
 
     #[test]
