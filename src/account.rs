@@ -297,7 +297,7 @@ impl<T: Counter> Counters<T> {
             let (value, gained) = match (outcome, earlier) {
                 (Outcome::Known(value), Some(earlier)) => (Some(value.clone()), value.since(earlier)),
                 (Outcome::Known(value), None) if newborn => (Some(value.clone()), value),
-                (Outcome::Known(value), None) => (Some(value), T::default()),
+                (Outcome::Known(value), None) => (Some(value.clone()), value.since(&value)),
                 (Outcome::Gone, earlier) => (earlier.cloned(), T::default()),
                 (Outcome::Unknown, earlier) => {
                     return Counted { id, value: earlier.cloned(), gained: T::default(), unknown: true };
@@ -334,11 +334,9 @@ impl<T: Counter> Tally<T> {
         self.unknown = false;
         for (id, counts) in members {
             match counters.get(*id) {
-                Some(counted) if !counted.unknown => {
-                    if *counts {
-                        self.total.add(&counted.gained);
-                    }
-                }
+                Some(counted) if !counted.unknown && *counts => self.total.add(&counted.gained),
+                // Nothing of it, but of all that it counts.
+                Some(counted) if !counted.unknown => self.total.add(&counted.gained.since(&counted.gained)),
                 _ => self.unknown = true,
             }
         }

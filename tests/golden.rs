@@ -4,7 +4,8 @@
 //! which `$ROOT` stands for the made-up host. `0/…` is the host when the counters are primed, `1/…` ten seconds later at the
 //! first gather, and so on; `N/expected` are the lines of gather N, without their time. In `N/processes` each line is a
 //! process: pid, ppid, state, start, utime, stime, cutime, cstime (ticks), threads, rss (pages), and comm in Rust's quoting.
-//! A process started at or after tick 100000 + 1000 × N was born after gather N. Other sections are files.
+//! A process started at or after tick 100000 + 1000 × N was born after gather N. In `N/threads` each line is a thread of one:
+//! pid, tid, nice, blkio_delay (ticks), and its schedstat: oncpu, waiting (ns), slices. Other sections are files.
 //!
 //! `TASKSTATS_TEST_UPDATE=1 cargo test --test golden` writes what comes out into the cases: read the difference.
 
@@ -86,8 +87,12 @@ impl Case {
         let mut files = BTreeMap::from([("proc/meminfo".to_owned(), MEMINFO.to_owned())]);
         for (header, section) in &self.sections {
             match header.strip_prefix(&prefix) {
-                Some("expected") | None => {}
-                Some("processes") => files.extend(section.lines().map(stat_file)),
+                Some("expected" | "threads") | None => {}
+                Some("processes") => {
+                    let threads = self.get(&format!("{prefix}threads")).unwrap_or_default();
+                    let threads: Vec<_> = threads.lines().map(Thread::parse).collect();
+                    files.extend(section.lines().flat_map(|line| process_files(line, &threads)));
+                }
                 Some(path) => drop(files.insert(path.to_owned(), section.clone())),
             }
         }
@@ -107,18 +112,49 @@ const MEMINFO: &str = "MemTotal: 4000000 kB\nMemFree: 1 kB\nBuffers: 1 kB\nCache
     Inactive: 1 kB\nSwapTotal: 0 kB\nSwapFree: 0 kB\nDirty: 0 kB\nWriteback: 0 kB\nMapped: 1 kB\nSlab: 1 kB\n\
     Committed_AS: 1 kB\nVmallocTotal: 1 kB\nVmallocUsed: 1 kB\nVmallocChunk: 0 kB\n";
 
-/// Path and text of a process's stat file.
-fn stat_file(line: &str) -> (String, String) {
+/// A line of `N/threads`.
+struct Thread<'a> {
+    pid: &'a str,
+    tid: &'a str,
+    nice: &'a str,
+    blkio_delay: &'a str,
+    schedstat: String,
+}
+
+impl<'a> Thread<'a> {
+    fn parse(line: &'a str) -> Self {
+        let words: Vec<_> = line.split(' ').collect();
+        let [pid, tid, nice, blkio_delay, schedstat @ ..] = words.as_slice() else { panic!("not a thread: {line:?}") };
+        Self { pid, tid, nice, blkio_delay, schedstat: schedstat.join(" ") + "\n" }
+    }
+}
+
+/// Path and text of the files of a process and its threads: its own stat and schedstat are the leader's.
+fn process_files(line: &str, threads: &[Thread]) -> Vec<(String, String)> {
+    let (pid, _) = line.split_once(' ').unwrap();
+    let threads: Vec<_> = threads.iter().filter(|thread| thread.pid == pid).collect();
+    let leader = threads.iter().find(|thread| thread.tid == pid);
+    let (nice, blkio_delay) = leader.map_or(("0", "0"), |leader| (leader.nice, leader.blkio_delay));
+    let mut files = vec![(format!("proc/{pid}/stat"), stat(line, pid, nice, blkio_delay))];
+    files.extend(leader.map(|leader| (format!("proc/{pid}/schedstat"), leader.schedstat.clone())));
+    for Thread { tid, nice, blkio_delay, schedstat, .. } in threads {
+        files.push((format!("proc/{pid}/task/{tid}/stat"), stat(line, tid, nice, blkio_delay)));
+        files.push((format!("proc/{pid}/task/{tid}/schedstat"), schedstat.clone()));
+    }
+    files
+}
+
+/// The stat file of a thread of the process that `line` is.
+fn stat(line: &str, tid: &str, nice: &str, blkio_delay: &str) -> String {
     let words: Vec<_> = line.splitn(11, ' ').collect();
-    let [pid, ppid, state, start, utime, stime, cutime, cstime, threads, rss, comm] = words.as_slice() else {
+    let [_, ppid, state, start, utime, stime, cutime, cstime, threads, rss, comm] = words.as_slice() else {
         panic!("not a process: {line:?}")
     };
     let comm: String = comm.trim_matches('"').replace("\\n", "\n");
-    let text = format!(
-        "{pid} ({comm}) {state} {ppid} 1 1 0 -1 4194304 0 0 0 0 {utime} {stime} {cutime} {cstime} 20 0 {threads} 0 \
-         {start} 1 {rss} 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 0\n"
-    );
-    (format!("proc/{pid}/stat"), text)
+    format!(
+        "{tid} ({comm}) {state} {ppid} 1 1 0 -1 4194304 0 0 0 0 {utime} {stime} {cutime} {cstime} 20 {nice} {threads} 0 \
+         {start} 1 {rss} 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 {blkio_delay} 0 0 0 0 0 0 0 0 0 0\n"
+    )
 }
 
 /// Removes what a step does not have, and directories that are then empty.

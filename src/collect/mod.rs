@@ -299,6 +299,8 @@ impl Collectors {
         }
         if plan.wants(Measurement::Procstat) {
             self.procstat.settle(&stats, &sights, presence, &mut samples);
+        } else {
+            self.procstat = Procstat::default(); // what it knew grows old
         }
         Samples { all: samples }
     }

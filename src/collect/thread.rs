@@ -64,6 +64,8 @@ fn since(mut counts: Counts, earlier: Counts) -> Counts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Task {
     tid: u32,
+    /// Ticks since boot when it started, if that was read.
+    start: Option<u64>,
     /// ns that it has run, if that was read.
     ran: Option<u64>,
     /// The same when the interval of the busiest began.
@@ -76,6 +78,7 @@ struct Task {
 #[derive(Debug, Clone, Copy)]
 struct Sight {
     tid: u32,
+    start: Option<u64>,
     nice: i8,
     blkio_delay: u64,
     schedstat: Option<Schedstat>,
@@ -90,13 +93,24 @@ struct Threads {
     /// What they have counted, those included that are gone: never falls.
     counted: ByNice,
     /// Whether they could not be read now.
-    #[serde(skip)]
     unknown: bool,
+    /// Whether they could not be read when the interval of the busiest began.
+    unknown_at_base: bool,
+}
+
+impl Task {
+    /// Whether this is the thread that is read now. A tid may have been used again: another one starts at another time, and
+    /// what a thread has run does not fall.
+    fn is(&self, sight: &Sight) -> bool {
+        let ran = sight.schedstat.map(|schedstat| schedstat.oncpu);
+        self.start.zip(sight.start).is_none_or(|(before, now)| before == now)
+            && self.ran.zip(ran).is_none_or(|(before, now)| before <= now)
+    }
 }
 
 impl Threads {
     fn new(id: Identity) -> Self {
-        Self { id, tasks: Vec::new(), counted: ByNice::default(), unknown: false }
+        Self { id, tasks: Vec::new(), counted: ByNice::default(), unknown: false, unknown_at_base: false }
     }
 
     /// Takes in what was read. `new`: whether a thread not seen before is new, and not only new to us.
@@ -104,9 +118,7 @@ impl Threads {
         let tasks = sights.iter().map(|sight| {
             let ran = sight.schedstat.map(|schedstat| schedstat.oncpu);
             let known = self.tasks.binary_search_by_key(&sight.tid, |task| task.tid).ok();
-            let known = known.and_then(|index| self.tasks.get(index)).copied();
-            // A tid may have been used again: what a thread has run does not fall.
-            let known = known.filter(|task| task.ran.zip(ran).is_none_or(|(before, now)| now >= before));
+            let known = known.and_then(|index| self.tasks.get(index)).filter(|task| task.is(sight)).copied();
             let base = match known {
                 Some(task) => task.base.or(ran),
                 None if is_new => Some(0),
@@ -120,15 +132,26 @@ impl Threads {
                 };
                 self.counted.gain(sight.nice, gained);
             }
-            Task { tid: sight.tid, ran, base, counted }
+            Task { tid: sight.tid, start: sight.start, ran, base, counted }
         });
         self.tasks = tasks.collect();
     }
 
-    /// ns that the busiest of them has run in the interval.
+    /// ns that the busiest of them has run in the interval; 0 at first sight.
     fn busiest(&self) -> Option<u64> {
+        if self.unknown || self.unknown_at_base {
+            return None;
+        }
         let run = self.tasks.iter().filter_map(|task| Some(task.ran?.saturating_sub(task.base?)));
-        run.max()
+        Some(run.max().unwrap_or(0))
+    }
+
+    /// Begins the next interval of the busiest.
+    fn begin_interval(&mut self) {
+        self.unknown_at_base = self.unknown;
+        for task in &mut self.tasks {
+            task.base = task.ran;
+        }
     }
 }
 
@@ -235,8 +258,7 @@ impl Thread {
     #[must_use]
     pub fn busiest(&self, id: Identity) -> Option<u64> {
         let index = self.processes.binary_search_by_key(&id, |threads| threads.id).ok()?;
-        let threads = self.processes.get(index).filter(|threads| !threads.unknown && self.has_schedstat)?;
-        Some(threads.busiest().unwrap_or(0))
+        self.processes.get(index).filter(|_| self.has_schedstat)?.busiest()
     }
 
     /// How long the interval of the busiest has been by now, ns; `None` if it is too short to say.
@@ -251,9 +273,7 @@ impl Thread {
             return;
         }
         self.begun = Some(now);
-        for task in self.processes.iter_mut().flat_map(|threads| &mut threads.tasks) {
-            task.base = task.ran;
-        }
+        self.processes.iter_mut().for_each(Threads::begin_interval);
     }
 
     /// The fields that are known.
@@ -293,7 +313,7 @@ fn one(
 ) -> io::Result<Sight> {
     let schedstat = if wants_schedstat(stat.nice) { schedstats.add(proc.schedstat(stat.id.pid)?) } else { None };
     let blkio_delay = stat.blkio_delay.unwrap_or(0);
-    Ok(Sight { tid: stat.id.pid, nice: stat.nice, blkio_delay, schedstat })
+    Ok(Sight { tid: stat.id.pid, start: Some(stat.id.start), nice: stat.nice, blkio_delay, schedstat })
 }
 
 /// The threads of a process, sorted; those that went away meanwhile are not among them. Without the need for their nice values
@@ -308,14 +328,14 @@ fn many(
     let Some(tids) = proc.threads(pid)? else { return Ok(None) };
     let mut sights = Vec::with_capacity(tids.len());
     for tid in tids {
-        let (nice, blkio_delay) = if needs.thread {
+        let (start, nice, blkio_delay) = if needs.thread {
             let Some(stat) = proc.thread_stat(pid, tid)? else { continue };
-            (stat.nice, stat.blkio_delay.unwrap_or(0))
+            (Some(stat.id.start), stat.nice, stat.blkio_delay.unwrap_or(0))
         } else {
-            (0, 0)
+            (None, 0, 0)
         };
         let schedstat = if wants_schedstat(nice) { schedstats.add(proc.thread_schedstat(pid, tid)?) } else { None };
-        sights.push(Sight { tid, nice, blkio_delay, schedstat });
+        sights.push(Sight { tid, start, nice, blkio_delay, schedstat });
     }
     Ok(Some(sights))
 }
@@ -326,7 +346,13 @@ mod tests {
 
     /// A thread as read: tid, nice value, and ns that it ran; it waited the same and was put on a CPU once.
     fn sight(tid: u32, nice: i8, oncpu: u64) -> Sight {
-        Sight { tid, nice, blkio_delay: 0, schedstat: Some(Schedstat { oncpu, waiting: oncpu, slices: 1 }) }
+        Sight {
+            tid,
+            start: None,
+            nice,
+            blkio_delay: 0,
+            schedstat: Some(Schedstat { oncpu, waiting: oncpu, slices: 1 }),
+        }
     }
 
     /// Readings of one process, and the oncpu by nice value after each.
