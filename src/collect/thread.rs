@@ -196,12 +196,13 @@ impl Thread {
 
     /// One gather: reads the threads of each member (sorted by pid) of which they are needed.
     pub(super) fn sample(&mut self, members: &[(Identity, Needs)], look: &mut Look) {
-        let before = std::mem::take(&mut self.processes);
+        let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
         let mut schedstats = Schedstats::default();
         for (id, needs) in members.iter().filter(|(_, needs)| needs.thread || needs.busiest) {
-            let known = before.binary_search_by_key(id, |threads| threads.id).ok().and_then(|index| before.get(index));
-            let mut threads = known.cloned().unwrap_or_else(|| Threads::new(*id));
-            let is_new = known.is_some_and(|known| !known.unknown) || look.processes.is_newborn(*id);
+            while before.next_if(|threads| threads.id < *id).is_some() {} // both are sorted
+            let known = before.next_if(|threads| threads.id == *id);
+            let is_new = known.as_ref().is_some_and(|known| !known.unknown) || look.processes.is_newborn(*id);
+            let mut threads = known.unwrap_or_else(|| Threads::new(*id));
             match self.read(*id, *needs, look, &mut schedstats) {
                 Outcome::Known(sights) => {
                     threads.unknown = false;
