@@ -1,148 +1,159 @@
 //! What a gather costs, as ratios to floors measured in the same run: `cargo bench --bench gather`.
 //!
-//! A forest of 20 trees with 250 sleeping processes each is watched by 20 targets. Rounds alternate between
-//! one gather of the plugin and one pass of every floor, so that a change of the machine's pace meets all of
-//! them alike. *The* floor is a scan of /proc that learns nothing: each `/proc/<pid>/stat` opened, read and closed
-//! once, its pid known beforehand.
+//! A forest of 20 trees with 250 sleeping processes each is watched by 20 targets, in several setups of the plugin that
+//! run side by side. Rounds alternate between one gather of each and one pass of every floor, so that a change of the
+//! machine's pace meets all of them alike. *The* floor is a scan of /proc that learns nothing: each `/proc/<pid>/stat`
+//! opened, read and closed once, its pid known beforehand.
+//!
+//! procmaps has rounds of its own, since what is asked of it is another thing: that its thread does not hold up the one
+//! that gathers.
 //!
 //! A benchmark reports and does not assert: it ends with one line per goal, met or missed, and exit code 0.
 #![allow(clippy::print_stdout)] // a benchmark's result
+#![allow(unreachable_pub)] // nothing in a benchmark is reached from elsewhere
 #![allow(unsafe_code)] // fork(2) and the CPU clock of another process have no safe wrapper
 
-use std::ffi::{CStr, CString};
-use std::io::{BufRead, BufReader, Read, Write};
-use std::mem::MaybeUninit;
-use std::os::fd::OwnedFd;
-use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+#[path = "gather/floors.rs"]
+mod floors;
+#[path = "gather/forest.rs"]
+mod forest;
+#[path = "gather/plugin.rs"]
+mod plugin;
+#[path = "gather/series.rs"]
+mod series;
 
-use anyhow::{Context, Result, ensure};
-use rustix::fs::{Mode, OFlags, RawDir};
-use rustix::process::{Pid, Resource, Rlimit, Signal, WaitOptions};
-use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
-use rustix::time::ClockId;
+use std::time::{Duration, Instant};
 
-const TREES: usize = 20;
-/// Processes of one tree, its root included.
-const TREE_SIZE: usize = 250;
+use anyhow::Result;
+use rustix::thread::{CpuSet, sched_getaffinity, sched_getcpu, sched_setaffinity};
+
+use floors::Floors;
+use forest::{Forest, LARGE, MUCH, TREE_SIZE, TREES};
+use plugin::{Cost, PAUSE, Plugin, SHORT_PAUSE, Setup};
+use series::Series;
+
+const PROCESSES: usize = TREES * TREE_SIZE;
 const ROUNDS: usize = 30;
-/// Gathers before the first that counts: first sights, and buffers that grow once.
-const WARM_UP: usize = 3;
-/// Keeps intervals above the 100 ms below which a gather has no p_cpu to work out.
-const PAUSE: Duration = Duration::from_millis(150);
 const IDLE: Duration = Duration::from_secs(5);
 
-/// The goals of a gather: its CPU over the floor's, and the peak RSS.
+/// The goals of psstat alone: its CPU over the floor's, and its peak RSS.
 const GOAL_RATIO: f64 = 1.15;
 const GOAL_RSS_KIB: u64 = 10 * 1024;
+/// What procmaps may make of the time of a gather.
+const GOAL_PROCMAPS: f64 = 1.10;
+
+/// What a gather may cost over one of psstat alone.
+enum Goal {
+    /// So many µs more for each process.
+    More(f64),
+    /// So many times as much.
+    Times(f64),
+}
+
+/// What the others are compared with: a stat file per process.
+static PSSTAT: Setup = Setup { what: "psstat", collect: &["psstat"], settings: "", nice: 0, lines: 1 };
+
+/// What is gathered in the same rounds. thread reads a file of each thread that counts, by default of the niced: so all of
+/// them niced is its hardest case.
+static SETUPS: [(Setup, Goal); 4] = [
+    (
+        Setup { what: "psstat, taskstat", collect: &["taskstat", "psstat"], settings: "", nice: 0, lines: 2 },
+        Goal::More(3.0),
+    ),
+    (
+        Setup {
+            what: "psstat, taskstat, procstat, thread",
+            collect: &["taskstat", "procstat", "thread", "psstat"],
+            settings: "",
+            nice: 0,
+            lines: 3,
+        },
+        Goal::Times(2.5),
+    ),
+    (
+        Setup {
+            what: "the same, all processes niced",
+            collect: &["taskstat", "procstat", "thread", "psstat"],
+            settings: "",
+            nice: 5,
+            lines: 4,
+        },
+        Goal::Times(2.5),
+    ),
+    (
+        Setup {
+            what: "the same, thread_all_nice",
+            collect: &["taskstat", "procstat", "thread", "psstat"],
+            settings: "thread_all_nice = true",
+            nice: 0,
+            lines: 4,
+        },
+        Goal::Times(2.5),
+    ),
+];
+
+/// Against psstat alone, whose time is the shortest and so the easiest to disturb.
+static PROCMAPS: Setup = Setup {
+    what: "psstat, procmaps",
+    collect: &["procmaps", "psstat"],
+    settings: "procmaps_interval = \"1s\"",
+    nice: 0,
+    lines: 2,
+};
+const PROCMAPS_INTERVAL: Duration = Duration::from_secs(1);
+/// A little more, so that something is due in each round.
+const PROCMAPS_ROUND: Duration = Duration::from_millis(1200);
+/// Surely enough for what was begun to end.
+const MEASURING: Duration = Duration::from_millis(300);
+
+static EVERYTHING: Setup = Setup {
+    what: "all measurements and fields",
+    collect: &["taskstat", "procstat", "procmaps", "thread", "psstat"],
+    settings: "psstat_fields = [\"all\"]\nprocmaps_interval = \"1s\"\nthread_all_nice = true",
+    nice: 0,
+    lines: 5,
+};
 
 fn main() -> Result<()> {
     let forest = Forest::plant()?;
-    // What disturbs one disturbs the other, and neither has the better CPU. The plugin inherits it.
-    stay_on_this_cpu()?;
-    let pids = pids_in_proc()?;
-    let mut floors = Floors::over(&pids)?;
-    let mut plugin = Plugin::watching(&forest)?;
-    for _ in 0..WARM_UP {
-        plugin.gather()?;
-    }
+    let anywhere = sched_getaffinity(None)?;
+    println!("{PROCESSES} processes in {TREES} trees, {LARGE} of them of {} MiB; {ROUNDS} rounds", MUCH >> 20);
 
-    let mut gathers = Series::new("a gather of the plugin");
-    for _ in 0..ROUNDS {
-        let before = plugin.cpu()?;
-        plugin.gather()?;
-        floors.pass()?;
-        // Taken late: what the plugin does after its answer is part of the gather.
-        gathers.push(plugin.cpu()? - before);
+    let mut goals = Vec::new();
+    // What disturbs one disturbs the other, and neither has the better CPU. The plugins inherit it.
+    stay_on_this_cpu()?;
+    let mut floors = Floors::over(&pids_in_proc()?)?;
+    let refused = floors.taskstats_error().map(|error| format!("not measured: what collects taskstat ({error:#})"));
+    let measurable = if refused.is_some() { &[] } else { SETUPS.as_slice() };
+    let mut plugins = side_by_side(&forest, &mut floors, measurable, &mut goals)?;
+    // Here too a thread of the plugin's own would have to wait for the CPU, which says nothing of a host with two.
+    sched_setaffinity(None, &anywhere)?;
+    plugins.push(with_procmaps(&forest, &mut goals)?);
+    println!("\n{:46}{:>9}", "peak RSS", "KiB");
+    for plugin in &plugins {
+        println!("{:46}{:9}", plugin.setup.what, plugin.peak_rss_kib()?);
     }
-    let (idle, peak_rss) = (plugin.idle()?, plugin.peak_rss_kib()?);
-    report(&floors, &gathers, pids.len(), idle, peak_rss);
+    if refused.is_none() {
+        println!("{:46}{:9}", EVERYTHING.what, peak_rss_of_everything(&forest)?);
+    }
+    println!();
+    idle(&plugins, &mut goals)?;
+
+    println!();
+    for goal in goals.into_iter().chain(refused) {
+        println!("{goal}");
+    }
     Ok(())
 }
 
-fn report(floors: &Floors, gathers: &Series, processes: usize, (idle, switches): (Duration, u64), peak_rss: u64) {
-    let floor = &floors.open_read_close;
-    println!("{} processes in {TREES} trees, {processes} in /proc; {ROUNDS} rounds\n", TREES * TREE_SIZE);
-    println!("{:40}{:>9}{:>9}{:>9}{:>11}{:>7}", "CPU in µs", "min", "median", "max", "a process", "ratio");
-    for series in [&floors.listing, &floors.pread, floor, gathers] {
-        let [min, median, max] = spread(series.costs.iter().copied());
-        let (each, ratio) = (median / processes as f64, series.ratio_to(floor));
-        println!("{:40}{min:9.0}{median:9.0}{max:9.0}{each:11.2}{ratio:7.2}", series.what);
-    }
-    println!("\npeak RSS {peak_rss} KiB; idle for {IDLE:?}: {idle:?} of CPU, {switches} context switches\n");
-
-    let ratio = gathers.ratio_to(floor);
-    goal(&format!("a gather costs at most {GOAL_RATIO} x the floor"), ratio <= GOAL_RATIO);
-    goal(&format!("peak RSS is at most {GOAL_RSS_KIB} KiB"), peak_rss <= GOAL_RSS_KIB);
-    goal("idle costs no CPU", idle.is_zero() && switches == 0);
-}
-
-fn goal(what: &str, met: bool) {
-    println!("{}: {what}", if met { "met" } else { "missed" });
+fn goal(met: bool, measured: &str, what: &str) -> String {
+    format!("{} ({measured}): {what}", if met { "met" } else { "missed" })
 }
 
 fn stay_on_this_cpu() -> Result<()> {
     let mut this = CpuSet::new();
     this.set(sched_getcpu());
     Ok(sched_setaffinity(None, &this)?)
-}
-
-/// Process trees that sleep until they are killed: with this value, or with the benchmark itself.
-struct Forest {
-    roots: Vec<Pid>,
-}
-
-impl Forest {
-    fn plant() -> Result<Self> {
-        // The killed are reaped here, whether or not the host's init would do it.
-        rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-        let mut forest = Self { roots: Vec::new() };
-        for _ in 0..TREES {
-            let (mut grown, mut sign) = std::io::pipe()?;
-            forest.roots.push(fork_into(|| grow(&mut sign))?);
-            let mut whole = [0];
-            grown.read_exact(&mut whole)?;
-            ensure!(whole == [1], "not as many processes may be forked here");
-        }
-        Ok(forest)
-    }
-}
-
-impl Drop for Forest {
-    fn drop(&mut self) {
-        for &root in &self.roots {
-            // The root's children die with it.
-            let _ = rustix::process::kill_process(root, Signal::KILL);
-        }
-        while rustix::process::wait(WaitOptions::empty()).is_ok() {}
-    }
-}
-
-/// What a root does first: forks the rest of its tree, and tells whether it could.
-fn grow(sign: &mut impl Write) {
-    let whole = (1..TREE_SIZE).all(|_| fork_into(|| ()).is_ok());
-    let _ = sign.write_all(&[u8::from(whole)]);
-}
-
-/// Forks a child that does `first`, then sleeps until it is killed or its parent dies.
-fn fork_into(first: impl FnOnce()) -> Result<Pid> {
-    let parent = rustix::process::getpid();
-    // SAFETY: there is one thread, so that the child may go on as its parent would.
-    let pid = unsafe { libc::fork() };
-    ensure!(pid >= 0, "fork: {}", std::io::Error::last_os_error());
-    if let Some(child) = Pid::from_raw(pid) {
-        return Ok(child);
-    }
-    let tied = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-    // The parent may have died before it was watched.
-    if tied.is_err() || rustix::process::getppid() != Some(parent) {
-        std::process::exit(1);
-    }
-    first();
-    loop {
-        std::thread::park();
-    }
 }
 
 /// Every process there is.
@@ -154,194 +165,179 @@ fn pids_in_proc() -> Result<Vec<u32>> {
     Ok(pids)
 }
 
-/// What is compared with: passes over all of /proc that do one thing each.
-struct Floors {
-    paths: Vec<CString>,
-    /// The same files, held open; none where the limit of open files is too low for them.
-    held: Vec<OwnedFd>,
-    listing: Series,
-    pread: Series,
-    open_read_close: Series,
-}
-
-impl Floors {
-    fn over(pids: &[u32]) -> Result<Self> {
-        let paths = pids.iter().map(|pid| CString::new(format!("/proc/{pid}/stat"))).collect::<Result<Vec<_>, _>>()?;
-        Ok(Self {
-            held: hold(&paths),
-            paths,
-            listing: Series::new("getdents of /proc alone"),
-            pread: Series::new("pread of every stat, held open"),
-            open_read_close: Series::new("open, read, close every stat: the floor"),
-        })
+/// The setups and the floors, in turn. Returns the plugins.
+fn side_by_side(
+    forest: &Forest,
+    floors: &mut Floors,
+    setups: &'static [(Setup, Goal)],
+    goals: &mut Vec<String>,
+) -> Result<Vec<Plugin>> {
+    let setups = std::iter::once(&PSSTAT).chain(setups.iter().map(|(setup, _)| setup));
+    let mut plugins = setups.map(|setup| Plugin::watching(forest, setup)).collect::<Result<Vec<_>>>()?;
+    for plugin in &mut plugins {
+        forest.renice(plugin.setup.nice)?;
+        plugin.warm_up()?;
     }
 
-    /// Each floor once. A process that has ended meanwhile is no failure.
-    fn pass(&mut self) -> Result<()> {
-        let mut text = [0; 4096];
-        self.listing.push(cost_of(list_proc)?);
-        if !self.held.is_empty() {
-            self.pread.push(cost_of(|| {
-                for fd in &self.held {
-                    let _ = rustix::io::pread(fd, &mut text, 0);
-                }
-                Ok(())
-            })?);
+    let mut gathers: Vec<_> = plugins.iter().map(|plugin| Series::new(plugin.setup.what)).collect();
+    for _ in 0..ROUNDS {
+        let before = plugins.iter().map(Plugin::cpu).collect::<Result<Vec<_>>>()?;
+        for plugin in &mut plugins {
+            forest.renice(plugin.setup.nice)?;
+            plugin.gather()?;
         }
-        self.open_read_close.push(cost_of(|| {
-            for path in &self.paths {
-                let _ = open(path).and_then(|fd| rustix::io::read(fd, &mut text));
+        floors.pass()?;
+        // Taken late: what the plugin does after its answer is part of the gather.
+        for ((series, plugin), before) in gathers.iter_mut().zip(&plugins).zip(before) {
+            series.push(plugin.cpu()? - before);
+        }
+    }
+    forest.renice(0)?;
+
+    let floor = &floors.open_read_close;
+    let Some((psstat, others)) = gathers.split_first() else { return Ok(plugins) };
+    println!(
+        "\n{:46}{:>9}{:>9}{:>9}{:>11}{:>7}{:>8}",
+        "CPU in µs", "min", "median", "max", "a process", "floor", "psstat"
+    );
+    for series in floors.all().chain(&gathers) {
+        let [min, median, max] = series.spread();
+        let each = median / floors.processes() as f64;
+        let [over_floor, over_psstat] = [floor, psstat].map(|base| series.ratio_to(base));
+        println!("{:46}{min:9.0}{median:9.0}{max:9.0}{each:11.2}{over_floor:7.2}{over_psstat:8.2}", series.what);
+    }
+    let rss = plugins.first().map_or(Ok(0), Plugin::peak_rss_kib)?;
+
+    let ratio = psstat.ratio_to(floor);
+    let what = format!("a gather of psstat costs at most {GOAL_RATIO} x the floor");
+    goals.push(goal(ratio <= GOAL_RATIO, &format!("{ratio:.2}"), &what));
+    goals.push(goal(rss <= GOAL_RSS_KIB, &format!("{rss}"), &format!("its peak RSS is at most {GOAL_RSS_KIB} KiB")));
+    for (series, (setup, bound)) in others.iter().zip(&SETUPS) {
+        goals.push(match bound {
+            Goal::More(bound) => {
+                let more = series.more_than(psstat) / PROCESSES as f64;
+                let what = format!("{} costs at most {bound} µs more for a process", setup.what);
+                goal(more <= *bound, &format!("{more:.2}"), &what)
             }
-            Ok(())
-        })?);
-        Ok(())
+            Goal::Times(bound) => {
+                let ratio = series.ratio_to(psstat);
+                goal(ratio <= *bound, &format!("{ratio:.2}"), &format!("{} costs at most {bound} x psstat", setup.what))
+            }
+        });
     }
+    Ok(plugins)
 }
 
-fn open(path: &CStr) -> rustix::io::Result<OwnedFd> {
-    rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Opens them all, if the hard limit of open files allows it.
-fn hold(paths: &[CString]) -> Vec<OwnedFd> {
-    let limit = rustix::process::getrlimit(Resource::Nofile);
-    let needed = u64::try_from(paths.len()).map_or(u64::MAX, |files| files + 16);
-    let raised = rustix::process::setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit });
-    if raised.is_err() || limit.maximum.is_some_and(|maximum| maximum < needed) {
-        return Vec::new();
-    }
-    paths.iter().filter_map(|path| open(path).ok()).collect()
-}
-
-fn list_proc() -> Result<()> {
-    let mut buffer = [MaybeUninit::uninit(); 32 * 1024];
-    let proc = rustix::fs::open("/proc", OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
-    let mut entries = RawDir::new(proc, &mut buffer);
-    while let Some(entry) = entries.next() {
-        entry?;
-    }
-    Ok(())
-}
-
-/// The CPU that this thread spends on `work`.
-fn cost_of(work: impl FnOnce() -> Result<()>) -> Result<Duration> {
-    let now = || Duration::try_from(rustix::time::clock_gettime(ClockId::ThreadCPUTime));
-    let before = now()?;
-    work()?;
-    Ok(now()? - before)
-}
-
-/// The plugin under measurement, prompted as Telegraf does it. It stops at the end of its stdin.
-struct Plugin {
-    child: Child,
-    stdin: ChildStdin,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Plugin {
-    fn watching(forest: &Forest) -> Result<Self> {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_telegraf-taskstats"));
-        command.args(["--accounting", "scan"]);
-        for (number, root) in forest.roots.iter().enumerate() {
-            command.arg("--pid").arg(format!("g{number}:{root}"));
-        }
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
-        Ok(Self {
-            stdin: child.stdin.take().context("no stdin")?,
-            stdout: BufReader::new(child.stdout.take().context("no stdout")?),
-            child,
-        })
-    }
-
-    /// One prompt, and the lines that answer it: every process must be in them, and a p_cpu in each.
-    fn gather(&mut self) -> Result<()> {
-        std::thread::sleep(PAUSE);
-        self.stdin.write_all(b"\n")?;
-        let whole = format!("n_proc={TREE_SIZE}i");
-        for _ in 0..TREES {
-            let mut line = String::new();
-            self.stdout.read_line(&mut line)?;
-            ensure!(line.contains(&whole) && line.contains("p_cpu="), "not a whole answer: {line:?}");
-        }
-        Ok(())
-    }
-
-    /// The CPU of all its threads so far, those that have ended included.
-    fn cpu(&self) -> Result<Duration> {
-        let mut clock = 0;
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: both calls write to the local they are given, and to nothing else.
-        let failed = unsafe {
-            libc::clock_getcpuclockid(self.child.id().cast_signed(), &raw mut clock) != 0
-                || libc::clock_gettime(clock, &raw mut time) != 0
-        };
-        ensure!(!failed, "the CPU clock of the plugin cannot be read");
-        Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
-    }
-
-    /// The CPU and the context switches of a plugin that nobody asks anything.
-    fn idle(&self) -> Result<(Duration, u64)> {
-        let before = (self.cpu()?, self.switches()?);
-        std::thread::sleep(IDLE);
-        Ok((self.cpu()? - before.0, self.switches()? - before.1))
-    }
-
-    fn switches(&self) -> Result<u64> {
-        let mut switches = 0;
-        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
-            let status = task?.path().join("status");
-            switches += number_in(&status, "voluntary_ctxt_switches:")?;
-            switches += number_in(&status, "nonvoluntary_ctxt_switches:")?;
-        }
-        Ok(switches)
-    }
-
-    fn peak_rss_kib(&self) -> Result<u64> {
-        number_in(Path::new(&format!("/proc/{}/status", self.child.id())), "VmHWM:")
-    }
-}
-
-impl Drop for Plugin {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// The number after `key` in a /proc/<pid>/status.
-fn number_in(status: &Path, key: &str) -> Result<u64> {
-    let text = std::fs::read_to_string(status)?;
-    let value = text.lines().find_map(|line| line.strip_prefix(key)).with_context(|| format!("no {key}"))?;
-    Ok(value.trim().trim_end_matches(" kB").parse()?)
-}
-
-/// One measured thing, once per round.
-struct Series {
+/// Gathers that meet procmaps in one state.
+struct Gathers {
     what: &'static str,
-    /// CPU, µs.
-    costs: Vec<f64>,
+    cpu: Series,
+    wall: Series,
+    /// The time from the prompt to the last line in which somebody had a CPU.
+    running: Series,
 }
 
-impl Series {
+impl Gathers {
     fn new(what: &'static str) -> Self {
-        Self { what, costs: Vec::new() }
+        let [cpu, wall, running] = [what; 3].map(Series::new);
+        Self { what, cpu, wall, running }
     }
 
-    fn push(&mut self, cost: Duration) {
-        self.costs.push(cost.as_secs_f64() * 1e6);
-    }
-
-    /// The median of the rounds' ratios: what slows a round down slows both of its costs.
-    fn ratio_to(&self, floor: &Self) -> f64 {
-        let ratios = self.costs.iter().zip(&floor.costs).map(|(cost, floor)| cost / floor);
-        spread(ratios)[1]
+    fn push(&mut self, Cost { cpu, wall, waiting }: Cost) {
+        self.cpu.push(cpu);
+        self.wall.push(wall);
+        self.running.push(wall.saturating_sub(waiting));
     }
 }
 
-/// The smallest, the middle and the largest.
-fn spread(values: impl Iterator<Item = f64>) -> [f64; 3] {
-    let mut values: Vec<_> = values.collect();
-    values.sort_by(f64::total_cmp);
-    let last = values.len().saturating_sub(1);
-    [0, last / 2, last].map(|at| values.get(at).copied().unwrap_or(f64::NAN))
+/// What a thread that adds up pages does to the thread that gathers, and what it costs itself. Returns the plugin.
+fn with_procmaps(forest: &Forest, goals: &mut Vec<String>) -> Result<Plugin> {
+    let mut plain = Plugin::watching(forest, &PSSTAT)?;
+    let mut plugin = Plugin::watching(forest, &PROCMAPS)?;
+    plain.warm_up()?;
+    plugin.warm_up()?;
+    let meter = plugin.thread("procmaps")?;
+    std::thread::sleep(PROCMAPS_INTERVAL);
+
+    let mut without = Gathers::new("without procmaps");
+    let mut kinds = ["as a measuring begins", "amid a measuring", "when it has ended"].map(Gathers::new);
+    let [begins, amid, after] = &mut kinds;
+    let (mut meanwhile, mut overlap) = (Duration::ZERO, Duration::ZERO);
+    let (began, before) = (Instant::now(), (meter.cpu()?, meter.reads()?));
+    for _ in 0..ROUNDS {
+        let round = Instant::now();
+        without.push(plain.measured_gather(PAUSE)?);
+        begins.push(plugin.measured_gather(PAUSE)?);
+        let (prompted, measured) = (Instant::now(), meter.cpu()?);
+        amid.push(plugin.measured_gather(SHORT_PAUSE)?);
+        overlap += meter.cpu()? - measured;
+        meanwhile += prompted.elapsed();
+        std::thread::sleep(MEASURING);
+        after.push(plugin.measured_gather(PAUSE)?);
+        std::thread::sleep(PROCMAPS_ROUND.saturating_sub(round.elapsed()));
+    }
+    // A measuring reads two files of each process: its stat, to know that it is the same, and its smaps_rollup.
+    let measurings = (meter.reads()? - before.1) as f64 / (2 * PROCESSES) as f64;
+    let periods = began.elapsed().as_secs_f64() / PROCMAPS_INTERVAL.as_secs_f64();
+    let cpu = (meter.cpu()? - before.0).as_secs_f64() * 1e3;
+
+    report_procmaps(&without, &kinds, goals);
+    println!(
+        "\nprocmaps: {measurings:.1} measurings in {periods:.1} periods of {PROCMAPS_INTERVAL:?}, {:.0} ms of CPU each, \
+         {:.0} ms a period; it ran {:.0} % of the time of the gathers amid one",
+        cpu / measurings,
+        cpu / periods,
+        overlap.div_duration_f64(meanwhile) * 100.0
+    );
+    let bounded = measurings <= periods + 1.0;
+    goals.push(goal(bounded, &format!("{:.2}", measurings / periods), "procmaps measures at most once per period"));
+    Ok(plugin)
+}
+
+fn report_procmaps(without: &Gathers, kinds: &[Gathers], goals: &mut Vec<String>) {
+    println!(
+        "\n{:46}{:>15}{:>18}{:>25}",
+        "psstat, medians in µs, over those without", "CPU", "wall", "less waiting for a CPU"
+    );
+    for gathers in std::iter::once(without).chain(kinds) {
+        let [cpu, wall, running] =
+            [(&gathers.cpu, &without.cpu), (&gathers.wall, &without.wall), (&gathers.running, &without.running)]
+                .map(|(series, base)| format!("{:10.0}{:6.2}", series.median(), series.ratio_to(base)));
+        println!("{:46}{cpu:>15}{wall:>18}{running:>25}", gathers.what);
+    }
+    for gathers in kinds {
+        let [cpu, wall] = [gathers.cpu.ratio_to(&without.cpu), gathers.wall.ratio_to(&without.wall)];
+        let running = gathers.running.ratio_to(&without.running);
+        let measured = format!("{cpu:.2}; wall {wall:.2}, less waiting for a CPU {running:.2}");
+        let what = format!("a gather {} costs its thread at most {GOAL_PROCMAPS} x one without procmaps", gathers.what);
+        goals.push(goal(cpu <= GOAL_PROCMAPS, &measured, &what));
+    }
+}
+
+/// KiB, several measurings of procmaps included.
+fn peak_rss_of_everything(forest: &Forest) -> Result<u64> {
+    let mut plugin = Plugin::watching(forest, &EVERYTHING)?;
+    plugin.warm_up()?;
+    for _ in 0..6 {
+        std::thread::sleep(PROCMAPS_INTERVAL / 2);
+        plugin.gather()?;
+    }
+    plugin.peak_rss_kib()
+}
+
+/// What plugins use that nobody asks anything.
+fn idle(plugins: &[Plugin], goals: &mut Vec<String>) -> Result<()> {
+    let used = || -> Result<_> {
+        let cpu = plugins.iter().map(Plugin::cpu).sum::<Result<Duration>>()?;
+        let switches = plugins.iter().map(Plugin::switches).sum::<Result<u64>>()?;
+        Ok((cpu, switches))
+    };
+    let before = used()?;
+    std::thread::sleep(IDLE);
+    let after = used()?;
+    let (cpu, switches) = (after.0 - before.0, after.1 - before.1);
+    println!("idle for {IDLE:?}, {} plugins: {cpu:?} of CPU, {switches} context switches", plugins.len());
+    let measured = format!("{cpu:?}");
+    goals.push(goal(cpu.is_zero() && switches == 0, &measured, "idle costs no CPU, whatever is collected"));
+    Ok(())
 }

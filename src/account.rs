@@ -292,20 +292,25 @@ impl<T: Counter> Counters<T> {
     /// One gather: of each process, sorted by pid, whether it was born since the last gather, and what was read. All others are
     /// forgotten. A first sight counts in full if the process was born since, else not at all.
     pub fn settle(&mut self, outcomes: impl IntoIterator<Item = (Identity, bool, Outcome<T>)>) {
-        let counted = outcomes.into_iter().map(|(id, newborn, outcome)| {
-            let earlier = self.get(id).and_then(|counted| counted.value.as_ref());
+        let mut before = std::mem::take(&mut self.all).into_iter().peekable();
+        self.all.extend(outcomes.into_iter().map(|(id, newborn, outcome)| {
+            while before.next_if(|counted| counted.id < id).is_some() {} // both are sorted
+            let earlier = before.next_if(|counted| counted.id == id).and_then(|counted| counted.value);
+            let unknown = matches!(outcome, Outcome::Unknown);
             let (value, gained) = match (outcome, earlier) {
-                (Outcome::Known(value), Some(earlier)) => (Some(value.clone()), value.since(earlier)),
-                (Outcome::Known(value), None) if newborn => (Some(value.clone()), value),
-                (Outcome::Known(value), None) => (Some(value.clone()), value.since(&value)),
-                (Outcome::Gone, earlier) => (earlier.cloned(), T::default()),
-                (Outcome::Unknown, earlier) => {
-                    return Counted { id, value: earlier.cloned(), gained: T::default(), unknown: true };
+                (Outcome::Known(value), Some(earlier)) => {
+                    let gained = value.since(&earlier);
+                    (Some(value), gained)
                 }
+                (Outcome::Known(value), None) if newborn => (Some(value.clone()), value),
+                (Outcome::Known(value), None) => {
+                    let nothing = value.since(&value);
+                    (Some(value), nothing)
+                }
+                (Outcome::Gone | Outcome::Unknown, earlier) => (earlier, T::default()),
             };
-            Counted { id, value, gained, unknown: false }
-        });
-        self.all = counted.collect();
+            Counted { id, value, gained, unknown }
+        }));
     }
 
     /// What was read of a process at this gather, or before if it is gone since.

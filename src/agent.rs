@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cache::{Cache, State};
 use crate::cli::Arguments;
-use crate::collect::{Collectors, Look, Plan, Samples};
+use crate::collect::{Collectors, Look, Plan, Samples, psstat};
 use crate::config::Settings;
 use crate::encode::{Tags, encode};
 use crate::host::Host;
@@ -26,7 +26,7 @@ use crate::output::Measurement;
 use crate::points::{Sources, points};
 use crate::processes::Processes;
 use crate::prompt::{Bell, PRIMING, Prompt, Prompts};
-use crate::select::{Member, Memory, Selected, Target, View, select};
+use crate::select::{Member, Memory, Selected, Target, View, measurements, select};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
 use crate::write::Writer;
@@ -154,15 +154,19 @@ impl Agent {
     /// Takes the base of all counters, unless a cache file has it. Returns when a first gather can show what takes two, or some
     /// time.
     pub fn prime(&mut self) -> Instant {
-        let wants_procmaps = self.targets.iter().any(|target| target.output.collects(Measurement::Procmaps));
+        let resumed = self.gathered.is_some();
+        let wants_procmaps = measurements(&self.targets).contains(&Measurement::Procmaps);
         match self.gathered {
             None => {
                 self.gathered = self.look().map(|(at, _)| at);
-                self.collectors.thread.begin_interval(self.gathered.unwrap_or_default());
+                self.collectors.busiest.begin_interval(self.gathered.unwrap_or_default());
                 self.complaints.say_changes();
             }
             Some(_) if wants_procmaps => self.observe(),
             Some(_) => return Instant::now(),
+        }
+        if resumed && !self.collectors.procmaps.is_pending() {
+            return Instant::now();
         }
         Instant::now() + PRIMING
     }
@@ -249,11 +253,11 @@ impl Agent {
 
     /// Reads what the table does not hold of the members, each once.
     fn sample(&mut self, selection: &BTreeMap<Tags, Selected>, members: &[Vec<Member>], at: u64) -> Samples {
-        let Self { processes, host, collectors, complaints, .. } = self;
+        let Self { targets, processes, host, collectors, complaints, .. } = self;
         let ids = |members: &[Member]| members.iter().map(|member| member.id).collect();
         let series = selection.iter().zip(members);
         let series = series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids()));
-        let plan = Plan::new(series);
+        let plan = Plan::new(measurements(targets), series);
         processes.hold(&plan.ids());
         collectors.sample(&plan, at, &mut Look { processes, proc: &mut host.proc, complaints })
     }
@@ -312,16 +316,12 @@ impl Agent {
     /// The lines of all series; those that are over are forgotten.
     fn lines(&mut self, realtime: u64, at: u64, samples: &Samples) -> Vec<u8> {
         let Self { host, series, processes, collectors, complaints, .. } = self;
-        let mem_total = host.proc.mem_total();
-        let mem_total = mem_total.map_err(|error| {
-            let meminfo = host.proc.root().join("meminfo");
-            complaints.add(Trouble::of(&error), format!("p_mem is left out: {}: {error}", meminfo.display()));
-        });
-        let from = Sources { processes, samples, collectors, mem_total: mem_total.ok(), at };
+        let mem_total = psstat::mem_total(&host.proc, complaints);
+        let from = Sources { processes, samples, collectors, mem_total, at };
         let written = series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
         let lines = encode(written.flat_map(|(tags, series)| points(tags, series, from)), realtime);
         series.retain(|_, series| !series.over);
-        collectors.thread.begin_interval(at);
+        collectors.busiest.begin_interval(at);
         lines
     }
 
@@ -379,7 +379,7 @@ impl Agent {
         let memories = self.memories();
         self.targets = settings.targets;
         self.remember(memories);
-        self.collectors.rebound(settings.bounds);
+        self.collectors.set_bounds(settings.bounds);
         self.self_stats = settings.self_stats;
         if let Some(cache) = &mut self.cache {
             cache.set_digest(settings.digest);

@@ -1,18 +1,20 @@
 //! `--check`: a table of what each target matches and what works here, with the remedy for what does not.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use anstyle::{AnsiColor, Style};
+use rustix::fs::{Access, access};
 
+use crate::cache::CacheFile;
 use crate::collect::{Collectors, Look, Plan};
 use crate::config::Settings;
 use crate::encode::{Tags, clean};
 use crate::host::Host;
 use crate::kernel::stat::Stat;
 use crate::log::{Complaints, Trouble};
-use crate::output::Measurement;
 use crate::processes::Processes;
-use crate::select::{Selected, Target, View, select};
+use crate::select::{Selected, Target, View, measurements, select};
 
 /// Most processes of a series that are named.
 const NAMED_MAX: usize = 5;
@@ -48,6 +50,7 @@ impl State {
 
 struct Row {
     state: State,
+    /// None: there are only reasons.
     cells: Vec<String>,
     /// What there is to say about it, a line each.
     reasons: Vec<String>,
@@ -82,18 +85,20 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
         Err(error) => complaints.add(Trouble::Failed, format!("it cannot be listed: {error}")),
     }
     let proc_root = host.proc.root().display().to_string();
-    let found = format!("{} processes", processes.iter().len());
+    let found = counted(processes.iter().len(), "process", "processes");
     let host_row = Row::new(State::Good, &[&proc_root, &found]).because(&complaints);
+    let cache_rows = settings.cache.iter().map(check_cache).collect();
     let mut targets = settings.targets;
-    let (target_rows, selection) = check_targets(&mut targets, &mut host, &processes);
-    let measurement_rows = check_measurements(Collectors::new(settings.bounds), &selection, &processes, &mut host);
+    let target_rows = targets.iter_mut().flat_map(|target| check_target(target, &mut host, &processes)).collect();
+    let collectors = Collectors::new(settings.bounds);
+    let measurement_rows = check_measurements(collectors, &mut targets, &processes, &mut host);
     let accounting = "one scan of /proc per gather: it takes no privilege";
-    let accounting_row = Row::new(State::Good, &["scan", accounting]);
-    let sections = [
+    let sections: [(&str, Vec<Row>); 5] = [
         ("Processes", vec![host_row]),
         ("Targets", target_rows),
         ("Measurements", measurement_rows),
-        ("Accounting", vec![accounting_row]),
+        ("Accounting", vec![Row::new(State::Good, &["scan", accounting])]),
+        ("Cache file", cache_rows),
     ];
     let works = sections.iter().flat_map(|(_, rows)| rows).all(|row| row.state != State::Bad);
     let mut text = String::new();
@@ -102,42 +107,66 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
     Report { text, works }
 }
 
-/// A row for each series of each target, and everything that they select.
-fn check_targets(targets: &mut [Target], host: &mut Host, processes: &Processes) -> (Vec<Row>, Vec<(Tags, Selected)>) {
-    let hierarchies = host.hierarchies();
-    let own_pid = host.proc.own_pid();
-    let (mut rows, mut selection) = (Vec::new(), Vec::new());
-    for target in targets {
-        let mut complaints = Complaints::default();
-        let mut view = View {
-            processes,
-            proc: &mut host.proc,
-            hierarchies: &hierarchies,
-            clock: host.clock.as_ref(),
-            own_pid,
-            incomplete: false,
-            complaints: &mut complaints,
-        };
-        let (found, _) = select(std::slice::from_mut(target), &mut view);
-        let selector = target.selector();
-        let nothing = "nothing now";
-        if found.is_empty() {
-            rows.push(Row::new(State::Meagre, &["", &selector, nothing]).because(&complaints));
-        }
-        let mut of_target: Vec<Row> = Vec::new();
-        for (tags, selected) in found {
-            let matched = matched(&selected, processes);
-            let state = if matched.is_some() { State::Good } else { State::Meagre };
-            let name = tags.get(&selected.output.name_tag).unwrap_or_default();
-            of_target.push(Row::new(state, &[name, &selector, matched.as_deref().unwrap_or(nothing)]));
-            selection.push((tags, selected));
-        }
-        if let Some(last) = of_target.pop() {
-            rows.extend(of_target);
-            rows.push(last.because(&complaints));
+fn check_cache(file: &CacheFile) -> Row {
+    let path = file.directory.join(&file.name).display().to_string();
+    match access(&file.directory, Access::WRITE_OK | Access::EXEC_OK) {
+        Ok(()) => Row::new(State::Good, &[&path, "can be written"]),
+        Err(error) => {
+            let mut complaints = Complaints::default();
+            let remedy = "make it a directory that the user who runs the plugin may write to";
+            complaints.add(Trouble::Failed, format!("{}: {error}: {remedy}", file.directory.display()));
+            Row::new(State::Bad, &[&path, "cannot be written"]).because(&complaints)
         }
     }
-    (rows, selection)
+}
+
+/// What targets select now.
+fn look(
+    targets: &mut [Target],
+    host: &mut Host,
+    processes: &Processes,
+    complaints: &mut Complaints,
+) -> BTreeMap<Tags, Selected> {
+    let hierarchies = host.hierarchies();
+    let own_pid = host.proc.own_pid();
+    let mut view = View {
+        processes,
+        proc: &mut host.proc,
+        hierarchies: &hierarchies,
+        clock: host.clock.as_ref(),
+        own_pid,
+        incomplete: false,
+        complaints,
+    };
+    select(targets, &mut view).0
+}
+
+/// A row for each series of a target, and one for what is wrong with it.
+fn check_target(target: &mut Target, host: &mut Host, processes: &Processes) -> Vec<Row> {
+    let mut complaints = Complaints::default();
+    let found = look(std::slice::from_mut(target), host, processes, &mut complaints);
+    let selector = target.selector();
+    let nothing = if complaints.iter().next().is_some() {
+        "nothing now".to_owned()
+    } else {
+        format!("nothing now: {}", target.nothing())
+    };
+    let mut rows: Vec<Row> = found
+        .iter()
+        .map(|(tags, selected)| {
+            let name = tags.get(&selected.output.name_tag).unwrap_or_default();
+            match matched(selected, processes) {
+                Some(matched) => Row::new(State::Good, &[name, &selector, &matched]),
+                None if selected.hidden => Row::new(State::Bad, &[name, &selector, "hidden"]),
+                None => Row::new(State::Meagre, &[name, &selector, &nothing]),
+            }
+        })
+        .collect();
+    if rows.is_empty() {
+        rows.push(Row::new(State::Meagre, &["-", &selector, &nothing]));
+    }
+    rows.push(Row::new(State::Good, &[]).because(&complaints));
+    rows
 }
 
 /// The processes of a series: those selected, by pid and comm, and how many descend from them.
@@ -154,52 +183,62 @@ fn matched(selected: &Selected, processes: &Processes) -> Option<String> {
     if more > 0 {
         let _ = write!(text, " and {more} more");
     }
-    match members.saturating_sub(stats.len()) {
-        0 => {}
-        1 => text.push_str(", with 1 descendant"),
-        count => drop(write!(text, ", with {count} descendants")),
+    let descendants = members.saturating_sub(stats.len());
+    if descendants > 0 {
+        let _ = write!(text, ", with {}", counted(descendants, "descendant", "descendants"));
     }
     Some(text)
 }
 
-/// A row for each measurement that is wanted of anything.
+/// A row for each measurement that is wanted of anything there is or may come.
 fn check_measurements(
     mut collectors: Collectors,
-    selection: &[(Tags, Selected)],
+    targets: &mut [Target],
     processes: &Processes,
     host: &mut Host,
 ) -> Vec<Row> {
+    // What is wrong with targets was said.
+    let selection = look(targets, host, processes, &mut Complaints::default());
     let members = |selected: &Selected| selected.members(processes, &[]).iter().map(|member| member.id).collect();
     let series = selection.iter().map(|(tags, selected)| (tags, &selected.output, members(selected), selected.ids()));
-    let plan = Plan::new(series);
-    let is_wanted = |wanted: &Measurement| selection.iter().any(|(_, selected)| selected.output.collects(*wanted));
-    let rows = Measurement::ALL.into_iter().filter(is_wanted).map(|measurement| {
+    let measurements = measurements(targets);
+    let plan = Plan::new(measurements.clone(), series);
+    let rows = measurements.into_iter().map(|measurement| {
         let mut complaints = Complaints::default();
-        collectors.try_out(
-            measurement,
-            &plan,
-            &mut Look { processes, proc: &mut host.proc, complaints: &mut complaints },
-        );
-        let row = Row::new(State::Good, &[measurement.name(), ""]).because(&complaints);
-        let says = if row.state == State::Bad { "not all of it works" } else { "works" };
+        let mut look = Look { processes, proc: &mut host.proc, complaints: &mut complaints };
+        collectors.try_out(measurement, &plan, &mut look);
+        let row = Row::new(State::Good, &[]).because(&complaints);
+        let says = match row.state {
+            State::Good => "works",
+            State::Meagre => "works, except:",
+            State::Bad => "does not work, or not all of it:",
+        };
         Row { cells: vec![measurement.name().to_owned(), says.to_owned()], ..row }
     });
     rows.collect()
 }
 
+fn counted(count: usize, one: &str, many: &str) -> String {
+    format!("{count} {}", if count == 1 { one } else { many })
+}
+
 /// A titled table, its columns aligned.
 fn section(text: &mut String, title: &str, rows: &[Row]) -> fmt::Result {
+    if rows.is_empty() {
+        return Ok(());
+    }
     let bold = Style::new().bold();
     writeln!(text, "{bold}{title}{bold:#}")?;
     let width =
         |column: usize| rows.iter().filter_map(|row| row.cells.get(column)).map(|cell| cell.chars().count()).max();
     for row in rows {
         let style = row.state.style();
-        let (last, cells) = row.cells.split_last().ok_or(fmt::Error)?;
-        for (column, cell) in cells.iter().enumerate() {
-            write!(text, "  {cell:width$}", width = width(column).unwrap_or(0))?;
+        if let Some((last, cells)) = row.cells.split_last() {
+            for (column, cell) in cells.iter().enumerate() {
+                write!(text, "  {cell:width$}", width = width(column).unwrap_or(0))?;
+            }
+            writeln!(text, "  {style}{last}{style:#}")?;
         }
-        writeln!(text, "  {style}{last}{style:#}")?;
         for reason in &row.reasons {
             writeln!(text, "      {style}{reason}{style:#}")?;
         }

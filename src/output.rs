@@ -32,12 +32,6 @@ impl Output {
         self.collect.contains(&Wanted { measurement, scope })
     }
 
-    /// Whether a measurement is wanted, in any scope.
-    #[must_use]
-    pub fn collects(&self, measurement: Measurement) -> bool {
-        self.collect.iter().any(|wanted| wanted.measurement == measurement)
-    }
-
     /// Wants what another wants too.
     pub fn join(&mut self, other: &Self) {
         unite(&mut self.collect, &other.collect);
@@ -83,7 +77,7 @@ pub enum Scope {
 }
 
 /// What is collected.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Measurement {
     /// The tree as a few small fields.
@@ -99,9 +93,6 @@ pub enum Measurement {
 }
 
 impl Measurement {
-    /// All of them.
-    pub const ALL: [Self; 5] = [Self::Psstat, Self::Taskstat, Self::Procstat, Self::Procmaps, Self::Thread];
-
     /// Its name in a line.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -80,11 +80,13 @@ fn with(tags: &Tags, pid: Option<u32>, nice: Option<i8>) -> Cow<'_, Tags> {
 /// The fields of a whole tree, by nice value where the measurement has them so.
 fn of_tree(measurement: Measurement, tags: &Tags, series: &Series, from: Sources) -> Vec<(Option<i8>, Fields)> {
     let Collectors { taskstat, thread, procmaps, delays, .. } = from.collectors;
+    let oldest = series.members().iter().map(|member| member.id.start).min();
+    let delays = oldest.map_or(*delays, |start| delays.of(start));
     match measurement {
         Measurement::Psstat => Vec::new(),
         Measurement::Taskstat => {
             let total = series.taskstat.total();
-            total.map(|counts| (None, taskstat.fields(counts, *delays))).into_iter().collect()
+            total.map(|counts| (None, taskstat.fields(counts, delays))).into_iter().collect()
         }
         Measurement::Procstat => {
             let (user, system) = (series.utime.total(), series.stime.total());
@@ -96,7 +98,7 @@ fn of_tree(measurement: Measurement, tags: &Tags, series: &Series, from: Sources
         }
         Measurement::Thread => {
             let by_nice = series.thread.total().into_iter().flat_map(|total| total.iter());
-            by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, *delays))).collect()
+            by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, delays))).collect()
         }
     }
 }
@@ -104,11 +106,12 @@ fn of_tree(measurement: Measurement, tags: &Tags, series: &Series, from: Sources
 /// The fields of one process.
 fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources) -> Vec<(Option<i8>, Fields)> {
     let Collectors { taskstat, thread, procmaps, delays, .. } = from.collectors;
+    let delays = delays.of(id.start);
     match measurement {
         Measurement::Psstat => Vec::new(),
         Measurement::Taskstat => {
             let counts = taskstat.counters().value(id);
-            counts.map(|counts| (None, taskstat.fields(counts, *delays))).into_iter().collect()
+            counts.map(|counts| (None, taskstat.fields(counts, delays))).into_iter().collect()
         }
         Measurement::Procstat => {
             let rss = from.samples.get(id).and_then(|sample| sample.rss);
@@ -118,7 +121,7 @@ fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources
         Measurement::Procmaps => vec![(None, procmaps::fields(procmaps.of_process(tags, id)))],
         Measurement::Thread => {
             let by_nice = thread.counters().value(id).into_iter().flat_map(|counted| counted.iter());
-            by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, *delays))).collect()
+            by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, delays))).collect()
         }
     }
 }
@@ -135,7 +138,7 @@ fn psstat(series: &mut Series, from: Sources) -> Fields {
     });
     let thread_max = || {
         p_cpu?;
-        Some(share(series.busiest?, from.collectors.thread.interval(from.at)?).min(1.0))
+        Some(share(series.busiest?, from.collectors.busiest.interval(from.at)?).min(1.0))
     };
     let values = known.filter_map(|field| {
         let value = match field {

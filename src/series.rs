@@ -311,7 +311,7 @@ impl Series {
         let samples = reading.members.iter().filter_map(|member| reading.samples.get(member.id));
         self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
         if self.output.psstat_fields.contains(&PsstatField::PCpuThreadMax) {
-            let mut busiest = reading.members.iter().map(|member| reading.collectors.thread.busiest(member.id));
+            let mut busiest = reading.members.iter().map(|member| reading.collectors.busiest.of(member.id));
             self.busiest = busiest.try_fold(0, |max: u64, busiest| Some(max.max(busiest?)));
         }
     }

@@ -5,7 +5,8 @@
 //! first gather, and so on; `N/expected` are the lines of gather N, without their time. In `N/processes` each line is a
 //! process: pid, ppid, state, start, utime, stime, cutime, cstime (ticks), threads, rss (pages), and comm in Rust's quoting.
 //! A process started at or after tick 100000 + 1000 × N was born after gather N. In `N/threads` each line is a thread of one:
-//! pid, tid, nice, blkio_delay (ticks), and its schedstat: oncpu, waiting (ns), slices. Other sections are files.
+//! pid, tid, nice, blkio_delay (ticks), its schedstat: oncpu, waiting (ns), slices; and its start, if it is not the process's. Other
+//! sections are files.
 //!
 //! `TASKSTATS_TEST_UPDATE=1 cargo test --test golden` writes what comes out into the cases: read the difference.
 
@@ -119,13 +120,17 @@ struct Thread<'a> {
     nice: &'a str,
     blkio_delay: &'a str,
     schedstat: String,
+    start: Option<&'a str>,
 }
 
 impl<'a> Thread<'a> {
     fn parse(line: &'a str) -> Self {
         let words: Vec<_> = line.split(' ').collect();
-        let [pid, tid, nice, blkio_delay, schedstat @ ..] = words.as_slice() else { panic!("not a thread: {line:?}") };
-        Self { pid, tid, nice, blkio_delay, schedstat: schedstat.join(" ") + "\n" }
+        let [pid, tid, nice, blkio_delay, oncpu, waiting, slices, rest @ ..] = words.as_slice() else {
+            panic!("not a thread: {line:?}")
+        };
+        let schedstat = format!("{oncpu} {waiting} {slices}\n");
+        Self { pid, tid, nice, blkio_delay, schedstat, start: rest.first().copied() }
     }
 }
 
@@ -135,22 +140,23 @@ fn process_files(line: &str, threads: &[Thread]) -> Vec<(String, String)> {
     let threads: Vec<_> = threads.iter().filter(|thread| thread.pid == pid).collect();
     let leader = threads.iter().find(|thread| thread.tid == pid);
     let (nice, blkio_delay) = leader.map_or(("0", "0"), |leader| (leader.nice, leader.blkio_delay));
-    let mut files = vec![(format!("proc/{pid}/stat"), stat(line, pid, nice, blkio_delay))];
+    let mut files = vec![(format!("proc/{pid}/stat"), stat(line, pid, nice, blkio_delay, None))];
     files.extend(leader.map(|leader| (format!("proc/{pid}/schedstat"), leader.schedstat.clone())));
-    for Thread { tid, nice, blkio_delay, schedstat, .. } in threads {
-        files.push((format!("proc/{pid}/task/{tid}/stat"), stat(line, tid, nice, blkio_delay)));
+    for Thread { tid, nice, blkio_delay, schedstat, start, .. } in threads {
+        files.push((format!("proc/{pid}/task/{tid}/stat"), stat(line, tid, nice, blkio_delay, *start)));
         files.push((format!("proc/{pid}/task/{tid}/schedstat"), schedstat.clone()));
     }
     files
 }
 
 /// The stat file of a thread of the process that `line` is.
-fn stat(line: &str, tid: &str, nice: &str, blkio_delay: &str) -> String {
+fn stat(line: &str, tid: &str, nice: &str, blkio_delay: &str, own_start: Option<&str>) -> String {
     let words: Vec<_> = line.splitn(11, ' ').collect();
     let [_, ppid, state, start, utime, stime, cutime, cstime, threads, rss, comm] = words.as_slice() else {
         panic!("not a process: {line:?}")
     };
     let comm: String = comm.trim_matches('"').replace("\\n", "\n");
+    let start = own_start.unwrap_or(start);
     format!(
         "{tid} ({comm}) {state} {ppid} 1 1 0 -1 4194304 0 0 0 0 {utime} {stime} {cutime} {cstime} 20 {nice} {threads} 0 \
          {start} 1 {rss} 18446744073709551615 0 0 0 0 0 0 0 0 0 0 0 0 17 0 0 0 {blkio_delay} 0 0 0 0 0 0 0 0 0 0\n"

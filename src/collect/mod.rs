@@ -3,12 +3,14 @@
 //! A process is read once, whatever series it is in. What only counts up is kept by identity from gather to gather, so that a
 //! series can take in what was gained.
 
+pub mod busiest;
 pub mod delay_accounting;
 pub mod procmaps;
 pub mod procstat;
 pub mod psstat;
 pub mod taskstat;
 pub mod thread;
+mod threads;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +25,7 @@ use crate::kernel::stat::Identity;
 use crate::log::{Complaints, Trouble};
 use crate::output::{Measurement, Output, PsstatField, Scope};
 use crate::processes::Processes;
+use busiest::Busiest;
 use delay_accounting::DelayAccounting;
 use procmaps::Procmaps;
 use procstat::Procstat;
@@ -107,13 +110,16 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// That for some series: tags, output, members, and those of them that were selected (sorted) and not only descend from one.
+    /// That for some series (tags, output, members, and those of them that were selected and not only descend from one, sorted),
+    /// when measurements are wanted of these and of what may come.
     #[must_use]
-    pub fn new<'a>(series: impl Iterator<Item = (&'a Tags, &'a Output, Vec<Identity>, Vec<Identity>)>) -> Self {
-        let (mut measurements, mut processes, mut pages) = (Vec::new(), Vec::new(), BTreeMap::new());
+    pub fn new<'a>(
+        measurements: Vec<Measurement>,
+        series: impl Iterator<Item = (&'a Tags, &'a Output, Vec<Identity>, Vec<Identity>)>,
+    ) -> Self {
+        let (mut processes, mut pages) = (Vec::new(), BTreeMap::new());
         for (tags, output, members, selected) in series {
             let of = |id: &Identity| (*id, Needs::of(output, selected.binary_search(id).is_ok()));
-            measurements.extend(output.collect.iter().map(|wanted| wanted.measurement));
             processes.extend(members.iter().map(of));
             if output.wants(Measurement::Procmaps, Scope::Tree) {
                 pages.insert(tags.clone(), members);
@@ -132,7 +138,9 @@ impl Plan {
         Self { measurements, processes, pages }
     }
 
-    fn wants(&self, measurement: Measurement) -> bool {
+    /// Whether a measurement is wanted, of whatever there is or may come.
+    #[must_use]
+    pub fn wants(&self, measurement: Measurement) -> bool {
         self.measurements.contains(&measurement)
     }
 
@@ -198,8 +206,10 @@ impl Samples {
 }
 
 /// All collectors, with what they remember.
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Collectors {
+    #[serde(skip)]
+    bounds: Bounds,
     /// The members' accounts.
     cpu: Ledger,
     procstat: Procstat,
@@ -207,11 +217,12 @@ pub struct Collectors {
     pub taskstat: Taskstat,
     /// Threads.
     pub thread: Thread,
+    /// The busiest of them.
+    pub busiest: Busiest,
     /// How much of the delays the kernel counts.
     #[serde(skip)]
     pub delays: DelayAccounting,
     /// PSS.
-    #[serde(skip)]
     pub procmaps: Procmaps,
 }
 
@@ -219,22 +230,17 @@ impl Collectors {
     /// Collectors that have not read anything.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
-        let (cpu, procstat, taskstat, delays) = Default::default();
-        let (thread, procmaps) = (Thread::new(bounds), Procmaps::new(bounds));
-        Self { cpu, procstat, taskstat, thread, delays, procmaps }
+        Self { bounds, ..Self::default() }
     }
 
-    /// Goes on from what was remembered.
+    /// Goes on from what was remembered, within the own bounds.
     pub fn resume(&mut self, remembered: Self) {
-        let Self { cpu, procstat, taskstat, thread, .. } = remembered;
-        (self.cpu, self.procstat, self.taskstat) = (cpu, procstat, taskstat);
-        self.thread.resume(thread);
+        *self = Self { bounds: self.bounds, ..remembered };
     }
 
-    /// The same memory within other bounds.
-    pub fn rebound(&mut self, bounds: Bounds) {
-        let remembered = std::mem::replace(self, Self::new(bounds));
-        self.resume(remembered);
+    /// Goes on within other bounds.
+    pub fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
     }
 
     /// One gather (`at`: CLOCK_MONOTONIC, ns): reads what the table does not hold of the members, each once, and settles their
@@ -245,25 +251,32 @@ impl Collectors {
             self.delays = self.delays.look(look);
         }
         self.taskstat.sample(plan, look);
-        self.thread.sample(&plan.processes, look);
-        self.procmaps.sample(&plan.pages, at, look);
+        self.thread.sample(&plan.processes, self.bounds, look);
+        self.busiest.sample(&plan.processes, self.bounds, look);
+        self.procmaps.sample(&plan.pages, &samples, self.bounds, at, look);
         samples
     }
 
     /// Reads all that a measurement takes, to hear what is wrong with it.
     pub fn try_out(&mut self, measurement: Measurement, plan: &Plan, look: &mut Look) {
         match measurement {
-            Measurement::Psstat | Measurement::Procstat => drop(self.sample_cpu(plan, look)),
+            Measurement::Psstat => {
+                psstat::mem_total(look.proc, look.complaints);
+                self.sample_cpu(plan, look);
+                self.busiest.sample(&plan.processes, self.bounds, look);
+            }
+            Measurement::Procstat => drop(self.sample_cpu(plan, look)),
             Measurement::Taskstat => {
                 self.delays = self.delays.look(look);
                 self.taskstat.sample(plan, look);
             }
             Measurement::Thread => {
                 self.delays = self.delays.look(look);
-                self.thread.sample(&plan.processes, look);
+                self.thread.sample(&plan.processes, self.bounds, look);
             }
             Measurement::Procmaps => {
-                self.procmaps.sample(&plan.pages, 0, look);
+                let samples = self.sample_cpu(plan, look);
+                self.procmaps.sample(&plan.pages, &samples, self.bounds, 0, look);
                 self.procmaps.wait();
                 self.procmaps.complain(look.complaints);
                 if plan.pages.values().all(Vec::is_empty) {
@@ -297,7 +310,7 @@ impl Collectors {
         for (sample, charge) in samples.iter_mut().zip(self.cpu.settle(&sights, presence)) {
             sample.cpu = charge;
         }
-        if plan.wants(Measurement::Procstat) {
+        if plan.processes.iter().any(|(_, needs)| needs.procstat) {
             self.procstat.settle(&stats, &sights, presence, &mut samples);
         } else {
             self.procstat = Procstat::default(); // what it knew grows old

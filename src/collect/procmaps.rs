@@ -5,28 +5,38 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
+use std::time::Duration;
 
-use super::{Bounds, Look};
+use serde::{Deserialize, Serialize};
+
+use super::{Bounds, Look, Samples};
 use crate::encode::{Tags, Value};
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
 use crate::log::{Complaints, Trouble};
 
+/// The processes of each series.
+type Series = BTreeMap<Tags, Vec<Identity>>;
+
 /// PSS of each process, bytes; a process that is gone has none.
 type Sizes = BTreeMap<Identity, io::Result<u64>>;
 
+/// How long `--check` waits.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// What was measured of a series.
-#[derive(Debug)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 struct Measured {
     /// CLOCK_MONOTONIC (ns) when it was asked for.
     at: u64,
-    /// PSS of each process that it had then, bytes, if it is known.
-    sizes: BTreeMap<Identity, Option<u64>>,
+    /// PSS of each process that it had then, bytes, if it is known. Sorted by pid.
+    sizes: Vec<(Identity, Option<u64>)>,
     /// What is wrong with that.
+    #[serde(skip)]
     troubles: BTreeSet<(Trouble, String)>,
 }
 
@@ -34,52 +44,80 @@ struct Measured {
 #[derive(Debug)]
 struct Pending {
     at: u64,
-    series: BTreeMap<Tags, Vec<Identity>>,
+    series: Series,
     /// What to say of those that are left out, since they are too large.
     too_large: BTreeMap<Identity, String>,
 }
 
 /// Asks for measurements, and holds the last of each series.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Procmaps {
-    bounds: Bounds,
+    #[serde(skip)]
     meter: Option<Meter>,
+    #[serde(skip)]
     pending: Option<Pending>,
-    measured: BTreeMap<Tags, Measured>,
+    /// Sorted by tags.
+    measured: Vec<(Tags, Measured)>,
+    /// Whether what is being measured has taken so long that what was measured last means nothing any more.
+    #[serde(skip)]
+    stuck: bool,
 }
 
 impl Procmaps {
-    pub(super) fn new(bounds: Bounds) -> Self {
-        Self { bounds, ..Self::default() }
-    }
-
-    /// One gather: takes in what was measured, and asks for what is due. `series` has the processes of each series of which it
-    /// is wanted; `at` is CLOCK_MONOTONIC, ns.
-    pub(super) fn sample(&mut self, series: &BTreeMap<Tags, Vec<Identity>>, at: u64, look: &mut Look) {
-        self.measured.retain(|tags, _| series.contains_key(tags));
+    /// One gather: takes in what was measured, and asks for what is due. `at` is CLOCK_MONOTONIC, ns.
+    pub(super) fn sample(&mut self, series: &Series, samples: &Samples, bounds: Bounds, at: u64, look: &mut Look) {
+        self.measured.retain(|(tags, _)| series.contains_key(tags));
+        let period = u64::try_from(bounds.procmaps_interval.as_nanos()).unwrap_or(u64::MAX);
         self.take_in();
-        if self.pending.is_none()
-            && let Err(error) = self.ask(series, at, look)
-        {
-            let message = format!("procmaps is left out: its thread cannot be started: {error}");
-            look.complaints.add(Trouble::Failed, message);
+        match &self.pending {
+            Some(pending) => self.stuck = at.saturating_sub(pending.at) > period.saturating_mul(2),
+            None => {
+                self.stuck = false;
+                let due = series.iter().filter(|(tags, _)| self.is_due(tags, at, period));
+                let due: Series = due.map(|(tags, ids)| (tags.clone(), ids.clone())).collect();
+                if !due.is_empty() {
+                    self.ask(due, samples, bounds, at, look);
+                }
+            }
         }
         self.complain(look.complaints);
     }
 
-    /// Says what is wrong with what was measured.
-    pub(super) fn complain(&self, complaints: &mut Complaints) {
-        for (trouble, message) in self.measured.values().flat_map(|measured| &measured.troubles) {
-            complaints.add(*trouble, message.clone());
-        }
+    /// Whether something is being measured.
+    #[must_use]
+    pub fn is_pending(&self) -> bool {
+        self.pending.is_some()
     }
 
     /// Waits until what was asked for is measured.
     pub(super) fn wait(&mut self) {
         if let (Some(meter), Some(pending)) = (&self.meter, self.pending.take()) {
-            let sizes = meter.sizes.recv().unwrap_or_default();
-            self.finish(pending, &sizes);
+            match meter.sizes.recv_timeout(PATIENCE) {
+                Ok(sizes) => self.finish(pending, &sizes),
+                Err(_) => (self.pending, self.stuck) = (Some(pending), true),
+            }
         }
+    }
+
+    /// Says what is wrong with what was measured.
+    pub(super) fn complain(&self, complaints: &mut Complaints) {
+        for (trouble, message) in self.measured.iter().flat_map(|(_, measured)| &measured.troubles) {
+            complaints.add(*trouble, message.clone());
+        }
+        if self.stuck {
+            let message =
+                "procmaps is left out until it goes on: a process does not let its memory be looked at (state D?)";
+            complaints.add(Trouble::Failed, message.to_owned());
+        }
+    }
+
+    fn of(&self, tags: &Tags) -> Option<&Measured> {
+        let index = self.measured.binary_search_by(|(known, _)| known.cmp(tags)).ok()?;
+        self.measured.get(index).map(|(_, measured)| measured)
+    }
+
+    fn is_due(&self, tags: &Tags, at: u64, period: u64) -> bool {
+        self.of(tags).is_none_or(|measured| at >= measured.at.saturating_add(period))
     }
 
     fn take_in(&mut self) {
@@ -95,41 +133,30 @@ impl Procmaps {
         }
     }
 
-    fn ask(&mut self, series: &BTreeMap<Tags, Vec<Identity>>, at: u64, look: &Look) -> io::Result<()> {
-        let period = u64::try_from(self.bounds.procmaps_interval.as_nanos()).unwrap_or(u64::MAX);
-        let is_due = |measured: &Measured| at >= measured.at.saturating_add(period);
-        let due = series.iter().filter(|(tags, _)| self.measured.get(*tags).is_none_or(is_due));
-        let series: BTreeMap<_, _> = due.map(|(tags, ids)| (tags.clone(), ids.clone())).collect();
-        if series.is_empty() {
-            return Ok(());
+    fn ask(&mut self, series: Series, samples: &Samples, bounds: Bounds, at: u64, look: &mut Look) {
+        let root = look.proc.root();
+        if self.meter.as_ref().is_none_or(|meter| meter.root != root) {
+            self.meter = match Meter::start(root) {
+                Ok(meter) => Some(meter),
+                Err(error) => {
+                    let message = format!("procmaps is left out: its thread cannot be started: {error}");
+                    look.complaints.add(Trouble::Failed, message);
+                    return;
+                }
+            };
         }
         let ids: BTreeSet<_> = series.values().flatten().copied().collect();
-        let too_large: BTreeMap<_, _> = ids.iter().filter_map(|id| Some((*id, self.too_large(*id, look)?))).collect();
+        let too_large = ids.iter().filter_map(|id| Some((*id, too_large(*id, samples, bounds, look)?)));
+        let too_large: BTreeMap<_, _> = too_large.collect();
         let ids = ids.into_iter().filter(|id| !too_large.contains_key(id)).collect();
-        let meter = match &mut self.meter {
-            Some(meter) => meter,
-            none => none.insert(Meter::start(look.proc.root())?),
-        };
-        if meter.asked.send(ids).is_ok() {
+        if self.meter.as_ref().is_some_and(|meter| meter.asked.send(ids).is_ok()) {
             self.pending = Some(Pending { at, series, too_large });
         }
-        Ok(())
-    }
-
-    /// What to say of a process that is too large to be measured.
-    fn too_large(&self, id: Identity, look: &Look) -> Option<String> {
-        let stat = look.processes.get_exactly(id)?;
-        let rss = stat.rss.saturating_mul(rustix::param::page_size() as u64);
-        (rss > self.bounds.procmaps_max_rss).then(|| {
-            let bound = bytesize::ByteSize(self.bounds.procmaps_max_rss);
-            let called = format!("process {} ({})", id.pid, stat.comm.to_text());
-            format!("procmaps leaves out {called}, whose RSS is above procmaps_max_rss = {bound}: raise it")
-        })
     }
 
     fn finish(&mut self, pending: Pending, sizes: &Sizes) {
         for (tags, ids) in pending.series {
-            let mut measured = Measured { at: pending.at, sizes: BTreeMap::new(), troubles: BTreeSet::new() };
+            let mut measured = Measured { at: pending.at, sizes: Vec::new(), troubles: BTreeSet::new() };
             for id in ids {
                 let size = match (sizes.get(&id), pending.too_large.get(&id)) {
                     (Some(Ok(size)), _) => Some(*size),
@@ -142,9 +169,12 @@ impl Procmaps {
                         None
                     }
                 };
-                measured.sizes.insert(id, size);
+                measured.sizes.push((id, size));
             }
-            self.measured.insert(tags, measured);
+            match self.measured.binary_search_by(|(known, _)| known.cmp(&tags)) {
+                Ok(index) => drop(self.measured.get_mut(index).map(|(_, last)| std::mem::replace(last, measured))),
+                Err(index) => self.measured.insert(index, (tags, measured)),
+            }
         }
     }
 
@@ -155,18 +185,31 @@ impl Procmaps {
         if members.len() == 0 {
             return Some(0);
         }
-        let sizes = &self.measured.get(tags)?.sizes;
-        if !members.any(|id| sizes.contains_key(&id)) {
+        let sizes = &self.of(tags).filter(|_| !self.stuck)?.sizes;
+        if !members.any(|id| sizes.binary_search_by_key(&id, |(known, _)| *known).is_ok()) {
             return None;
         }
-        sizes.values().try_fold(0, |sum: u64, size| Some(sum.saturating_add((*size)?)))
+        sizes.iter().try_fold(0, |sum: u64, (_, size)| Some(sum.saturating_add((*size)?)))
     }
 
     /// PSS of a process of a series, bytes.
     #[must_use]
     pub fn of_process(&self, tags: &Tags, id: Identity) -> Option<u64> {
-        *self.measured.get(tags)?.sizes.get(&id)?
+        let sizes = &self.of(tags).filter(|_| !self.stuck)?.sizes;
+        let index = sizes.binary_search_by_key(&id, |(known, _)| *known).ok()?;
+        sizes.get(index)?.1
     }
+}
+
+/// What to say of a process that is too large to be measured: or may be, since how large it is could not be read.
+fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Option<String> {
+    let rss = samples.get(id).and_then(|sample| sample.rss);
+    if rss.is_some_and(|rss| rss <= bounds.procmaps_max_rss) {
+        return None;
+    }
+    let comm = look.processes.get_exactly(id)?.comm;
+    let bound = bytesize::ByteSize(bounds.procmaps_max_rss);
+    Some(format!("procmaps leaves out {}, whose RSS is above procmaps_max_rss = {bound}: raise it", comm.to_text()))
 }
 
 /// The field, from bytes.
@@ -200,6 +243,7 @@ pub(super) fn foresee(complaints: &mut Complaints) {
 /// The thread that measures.
 #[derive(Debug)]
 struct Meter {
+    root: PathBuf,
     asked: Sender<Vec<Identity>>,
     sizes: Receiver<Sizes>,
 }
@@ -216,7 +260,7 @@ impl Meter {
                 }
             }
         })?;
-        Ok(Self { asked, sizes })
+        Ok(Self { root: proc_root.to_owned(), asked, sizes })
     }
 }
 
@@ -224,10 +268,10 @@ impl Meter {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::collect::Sample;
     use crate::kernel::clock::SystemClock;
     use crate::processes::Processes;
     use std::fs;
-    use std::time::Duration;
 
     const SECOND: u64 = 1_000_000_000;
 
@@ -237,6 +281,7 @@ mod tests {
         proc: Proc,
         processes: Processes,
         procmaps: Procmaps,
+        bounds: Bounds,
         complaints: Vec<String>,
         tags: Tags,
     }
@@ -247,9 +292,8 @@ mod tests {
             let proc = Proc::open(root.path()).unwrap();
             let bounds =
                 Bounds { procmaps_max_rss: 100 << 20, procmaps_interval: Duration::from_secs(60), ..Bounds::default() };
-            let procmaps = Procmaps::new(bounds);
-            let (processes, complaints, tags) = Default::default();
-            Self { root, proc, processes, procmaps, complaints, tags }
+            let (processes, procmaps, complaints, tags) = Default::default();
+            Self { root, proc, processes, procmaps, bounds, complaints, tags }
         }
 
         /// Puts a process there; sizes in KiB.
@@ -268,7 +312,11 @@ mod tests {
             let series = BTreeMap::from([(self.tags.clone(), ids.to_vec())]);
             let mut complaints = Complaints::default();
             let mut look = Look { processes: &self.processes, proc: &mut self.proc, complaints: &mut complaints };
-            self.procmaps.sample(&series, second * SECOND, &mut look);
+            let rss = |id: &Identity| self.processes.get_exactly(*id).map(|stat| stat.rss * 4096);
+            let (cpu, user, system) = Default::default();
+            let sample = |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id) };
+            let samples = Samples { all: ids.iter().map(sample).collect() };
+            self.procmaps.sample(&series, &samples, self.bounds, second * SECOND, &mut look);
             self.procmaps.wait();
             self.procmaps.complain(&mut complaints);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
@@ -305,7 +353,7 @@ mod tests {
         assert_eq!(world.gather(0, &[small, large]), None);
         let [complaint] = world.complaints.as_slice() else { unreachable!("{:?}", world.complaints) };
         assert!(
-            complaint.contains("process 11 (x)") && complaint.contains("procmaps_max_rss = 100.0 MiB"),
+            complaint.contains("leaves out x,") && complaint.contains("procmaps_max_rss = 100.0 MiB"),
             "{complaint}"
         );
         assert_eq!(world.procmaps.of_process(&world.tags, small), Some(300 << 10), "by itself it is known");

@@ -5,6 +5,7 @@ use std::io;
 use crate::account::Sight;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Stat;
+use crate::log::{Complaints, Trouble};
 use crate::processes::Processes;
 
 /// What a member has used, for the accounting rule.
@@ -38,4 +39,19 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
 pub fn rss(stat: &Stat, proc: &mut Proc) -> io::Result<u64> {
     let pages = if stat.is_leaderless() { proc.leaderless_rss(stat.id.pid)?.unwrap_or(0) } else { stat.rss };
     Ok(pages.saturating_mul(rustix::param::page_size() as u64))
+}
+
+/// MemTotal, bytes, if it is known.
+pub fn mem_total(proc: &Proc, complaints: &mut Complaints) -> Option<u64> {
+    let error = match proc.mem_total() {
+        Ok(bytes) => return Some(bytes),
+        Err(error) => error,
+    };
+    let remedy = match error.kind() {
+        io::ErrorKind::NotFound => "; in a systemd unit, ProcSubset=pid hides it: set ProcSubset=all",
+        _ => "",
+    };
+    let meminfo = proc.root().join("meminfo");
+    complaints.add(Trouble::Failed, format!("p_mem is left out: {}: {error}{remedy}", meminfo.display()));
+    None
 }

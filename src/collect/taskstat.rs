@@ -10,6 +10,7 @@ use crate::account::{Counter, Counters, Outcome};
 use crate::encode::Value;
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
+use crate::kernel::stat::{Identity, Stat};
 use crate::kernel::taskstats::{COUNTERS, NAMES, Taskstats};
 use crate::log::Trouble;
 use crate::output::Measurement;
@@ -17,6 +18,13 @@ use crate::output::Measurement;
 /// What the kernel counts of a process: counts, and ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts([u64; COUNTERS]);
+
+impl Counts {
+    /// How often it was put on a CPU.
+    fn on_cpu(&self) -> u64 {
+        self.0.first().copied().unwrap_or(0)
+    }
+}
 
 impl Counter for Counts {
     fn since(&self, earlier: &Self) -> Self {
@@ -67,8 +75,31 @@ impl Taskstat {
                 look.complaints.add(trouble, format!("taskstat is left out: {remedy}"));
             }
         }
+        for (id, outcome) in ids.iter().zip(&mut outcomes) {
+            if matches!(outcome, Outcome::Known(counts) if !self.is_of_the_living(*id, counts, look)) {
+                *outcome = Outcome::Gone;
+            }
+        }
         let newborn = |id| look.processes.is_newborn(id);
         self.counters.settle(ids.into_iter().zip(outcomes).map(|(id, outcome)| (id, newborn(id), outcome)));
+    }
+
+    /// Whether an answer is that of a process that lives.
+    ///
+    /// Of a dead one that is not reaped the kernel counts nothing any more; and the last thread of one that is dying it counts
+    /// twice for a while, if there ever was another. So an answer that has fallen is none, nor is one of a process known to
+    /// be dying; and if it has doubled, or is the first of one just born, it is looked at again.
+    fn is_of_the_living(&self, id: Identity, counts: &Counts, look: &mut Look) -> bool {
+        let Some(stat) = look.processes.get_exactly(id) else { return false };
+        let earlier = self.counters.value(id);
+        if is_dying(stat, look.proc) || earlier.is_some_and(|earlier| earlier.on_cpu() > counts.on_cpu()) {
+            return false;
+        }
+        let has_doubled = match earlier {
+            Some(earlier) => counts.on_cpu() >= earlier.on_cpu().saturating_mul(2),
+            None => look.processes.is_newborn(id),
+        };
+        !has_doubled || matches!(look.proc.stat_of(id), Ok(Some(stat)) if !is_dying(&stat, look.proc))
     }
 
     fn ask(&mut self, pids: &[u32], proc: &mut Proc, outcomes: &mut [Outcome<Counts>]) -> io::Result<()> {
@@ -115,6 +146,18 @@ impl Taskstat {
     }
 }
 
+/// Whether the last thread of a process is dying, or dead. The stat tells of the leader; if only that is gone, the others live,
+/// or die as well.
+fn is_dying(stat: &Stat, proc: &mut Proc) -> bool {
+    if !stat.is_leaderless() {
+        return stat.exiting || stat.is_zombie();
+    }
+    let mut tids = Vec::new();
+    let listed = proc.threads(stat.id.pid, &mut tids);
+    let mut lives = |tid| matches!(proc.thread_stat(stat.id.pid, tid), Ok(Some(thread)) if !thread.exiting);
+    !matches!(listed, Ok(Some(()))) || !tids.into_iter().any(&mut lives)
+}
+
 /// Why nothing can be asked, and what to do.
 fn remedy(error: &io::Error) -> (Trouble, String) {
     match error.kind() {
@@ -124,6 +167,10 @@ fn remedy(error: &io::Error) -> (Trouble, String) {
         }
         io::ErrorKind::NotFound => {
             (Trouble::Failed, "the kernel has none: it takes one built with CONFIG_TASKSTATS".to_owned())
+        }
+        _ if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
+            let remedy = "in the systemd unit, RestrictAddressFamilies= has to allow AF_NETLINK";
+            (Trouble::Denied, format!("no netlink socket can be opened; {remedy}"))
         }
         _ => (Trouble::Failed, error.to_string()),
     }

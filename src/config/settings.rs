@@ -262,7 +262,8 @@ fn refuse_clashes(output: &Output) -> anyhow::Result<()> {
         bail!("the tag {name_tag:?} holds the name of the target: set name, or another name_tag");
     }
     let of_processes = output.collect.iter().any(|wanted| wanted.scope == Scope::Process);
-    let own = [(PID, of_processes, "a process"), (NICE, output.collects(Measurement::Thread), "a nice value")];
+    let of_threads = output.collect.iter().any(|wanted| wanted.measurement == Measurement::Thread);
+    let own = [(PID, of_processes, "a process"), (NICE, of_threads, "a nice value")];
     for (key, is_written, of) in own {
         if is_written && (tags.get(key).is_some() || name_tag == key) {
             bail!("the tag {key:?} is that of {of}: give yours another key");

@@ -3,11 +3,19 @@
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
+use std::sync::{LazyLock, OnceLock};
 
 use rustix::fs::{StatVfsMountFlags, statvfs};
 use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, no_new_privs, set_capabilities,
 };
+
+/// Where this program lies. It may be replaced while it runs, but is told then how to run it anew.
+static EXECUTABLE: LazyLock<PathBuf> =
+    LazyLock::new(|| std::env::current_exe().unwrap_or_else(|_| PathBuf::from("telegraf-taskstats")));
+
+/// The first user namespace, as `/proc/self/ns/user` shows it (PROC_USER_INIT_INO, Linux 3.8).
+const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 
 /// What some collectors need.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,17 +45,26 @@ impl Capability {
 
     /// What to do to have it, as it is on this host: a command where one will do.
     #[must_use]
-    pub fn remedy(self) -> String {
-        let executable = std::env::current_exe().unwrap_or_else(|_| PathBuf::from("telegraf-taskstats"));
-        let barriers = Barriers {
-            held: self.is_held(),
-            user_namespace: is_in_user_namespace(),
-            bounded: !capability_is_in_bounding_set(self.bit()).unwrap_or(true),
-            no_new_privileges: no_new_privs().unwrap_or(false),
-            nosuid: statvfs(&executable).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOSUID)),
-            executable,
+    pub fn remedy(self) -> &'static str {
+        static REMEDIES: [OnceLock<String>; 2] = [const { OnceLock::new() }; 2];
+        let [net_admin, sys_ptrace] = &REMEDIES;
+        let remedy = match self {
+            Self::NetAdmin => net_admin,
+            Self::SysPtrace => sys_ptrace,
         };
-        barriers.remedy(self)
+        // What a process may does not change while it runs.
+        remedy.get_or_init(|| {
+            let executable = EXECUTABLE.clone();
+            let barriers = Barriers {
+                held: self.is_held(),
+                user_namespace: is_in_user_namespace(),
+                bounded: !capability_is_in_bounding_set(self.bit()).unwrap_or(true),
+                no_new_privileges: no_new_privs().unwrap_or(false),
+                nosuid: statvfs(&executable).is_ok_and(|mount| mount.f_flag.contains(StatVfsMountFlags::NOSUID)),
+                executable,
+            };
+            barriers.remedy(self)
+        })
     }
 }
 
@@ -61,11 +78,13 @@ impl fmt::Display for Capability {
 }
 
 /// Puts into effect what file capabilities permit: they are given without the effective bit, since with it execve(2) fails
-/// where the bounding set lacks one. Threads made later inherit it, so it is called first.
+/// where the bounding set lacks one. Threads made later inherit it, so it is called first; and so that it is known where the
+/// program lies.
 ///
 /// # Errors
 /// capget(2) or capset(2) is forbidden.
 pub fn raise() -> io::Result<()> {
+    LazyLock::force(&EXECUTABLE);
     let sets = capabilities(None)?;
     let wanted = sets.permitted & Capability::ALL;
     if sets.effective.contains(wanted) {
@@ -109,19 +128,20 @@ impl Barriers {
                 "in the systemd unit, set AmbientCapabilities={capability}: NoNewPrivileges makes file capabilities void"
             );
         }
-        let setcap = format!("setcap cap_net_admin,cap_sys_ptrace=p {}", self.executable.display());
+        let setcap = "run as root: setcap cap_net_admin,cap_sys_ptrace=p";
+        let path = self.executable.to_string_lossy();
         if self.nosuid {
-            return format!("{setcap}, after moving it to a file system that is not mounted nosuid");
+            let name = self.executable.file_name().unwrap_or_default().to_string_lossy();
+            return format!("move {path} to a file system that is not mounted nosuid, and there {setcap} {name}");
         }
-        setcap
+        format!("{setcap} {}", shlex::try_quote(&path).unwrap_or_default())
     }
 }
 
 /// Whether this process is in a user namespace other than the first, whose capabilities netlink and ptrace do not heed.
 fn is_in_user_namespace() -> bool {
-    let map = std::fs::read_to_string("/proc/self/uid_map").unwrap_or_default();
-    let words: Vec<_> = map.split_whitespace().collect();
-    !words.is_empty() && words != ["0", "0", "4294967295"]
+    let namespace = std::fs::read_link("/proc/self/ns/user");
+    namespace.is_ok_and(|namespace| namespace.as_os_str() != FIRST_USER_NAMESPACE)
 }
 
 #[cfg(test)]
@@ -141,7 +161,8 @@ mod tests {
             executable: PathBuf::from("/usr/bin/x"),
         };
         let cases = [
-            (free(), net, "setcap cap_net_admin,cap_sys_ptrace=p /usr/bin/x"),
+            (free(), net, "run as root: setcap cap_net_admin,cap_sys_ptrace=p /usr/bin/x"),
+            (Barriers { executable: PathBuf::from("/a b/x"), ..free() }, net, "=p '/a b/x'"),
             (Barriers { no_new_privileges: true, ..free() }, net, "AmbientCapabilities=CAP_NET_ADMIN"),
             (Barriers { bounded: true, no_new_privileges: true, ..free() }, ptrace, "--cap-add SYS_PTRACE"),
             (
@@ -149,7 +170,7 @@ mod tests {
                 net,
                 "outside of this user namespace",
             ),
-            (Barriers { nosuid: true, ..free() }, net, "not mounted nosuid"),
+            (Barriers { nosuid: true, ..free() }, net, "there run as root: setcap cap_net_admin,cap_sys_ptrace=p x"),
             (Barriers { held: true, ..free() }, net, "security module"),
         ];
         for (barriers, capability, remedy) in cases {

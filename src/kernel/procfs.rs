@@ -82,11 +82,9 @@ impl Proc {
     ///
     /// # Errors
     /// The directory cannot be read, for another reason than that the process is gone.
-    pub fn threads(&self, pid: u32) -> io::Result<Option<Vec<u32>>> {
-        let mut tids = Vec::new();
+    pub fn threads(&self, pid: u32, tids: &mut Vec<u32>) -> io::Result<Option<()>> {
         let directory = unless_gone(self.open_at(&FilePath::process(pid, "task"), OFlags::DIRECTORY))?;
-        let listed = directory.map(|directory| numbers(&directory, &mut tids));
-        Ok(listed.map(unless_gone).transpose()?.flatten().map(|()| tids))
+        Ok(directory.map(|directory| unless_gone(numbers(&directory, tids))).transpose()?.flatten())
     }
 
     /// Opens `/proc/<pid>/stat`.
@@ -145,6 +143,12 @@ impl Proc {
         let file = self.open_at(&FilePath::process(id.pid, "smaps_rollup"), OFlags::empty());
         // Opened before: what is open stays this process's, even if the pid is used again.
         let Some(stat) = self.stat_of(id)? else { return Ok(None) };
+        let file = file.map_err(|error| match error.kind() {
+            io::ErrorKind::NotFound => {
+                io::Error::new(io::ErrorKind::Unsupported, "the kernel has no smaps_rollup (Linux 4.14)")
+            }
+            _ => error,
+        });
         match self.pss_of(file)? {
             None if stat.is_leaderless() => self.leaderless_pss(id.pid),
             pss => Ok(Some(pss.unwrap_or(0))),
@@ -156,9 +160,6 @@ impl Proc {
         let gone = |error: &io::Error| error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error());
         let length = match file.and_then(|file| Ok(read(&file, &mut self.buffer)?)) {
             Err(error) if gone(&error) => return Ok(None),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Err(io::Error::new(io::ErrorKind::Unsupported, "the kernel has no smaps_rollup (Linux 4.14)"));
-            }
             length => length?,
         };
         let text = self.buffer.get(..length).unwrap_or_default();
@@ -170,7 +171,7 @@ impl Proc {
 
     /// A leader thread that is gone has no memory to show, but the threads that live have.
     fn leaderless_pss(&mut self, pid: u32) -> io::Result<Option<u64>> {
-        for tid in self.threads(pid)?.unwrap_or_default() {
+        for tid in self.living_threads(pid)? {
             let file = self.open_at(&FilePath::thread(pid, tid, "smaps_rollup"), OFlags::empty());
             if let Some(pss) = unless_gone(self.pss_of(file))?.flatten() {
                 return Ok(Some(pss));
@@ -179,8 +180,17 @@ impl Proc {
         Ok(None)
     }
 
-    /// The stat of the process with this identity, if it exists.
-    fn stat_of(&mut self, id: Identity) -> io::Result<Option<Stat>> {
+    /// The threads of a process; none if it is gone.
+    fn living_threads(&self, pid: u32) -> io::Result<Vec<u32>> {
+        let mut tids = Vec::new();
+        Ok(self.threads(pid, &mut tids)?.map(|()| tids).unwrap_or_default())
+    }
+
+    /// The stat of the process with this identity, as it is now.
+    ///
+    /// # Errors
+    /// It cannot be read, for another reason than that the process is gone.
+    pub fn stat_of(&mut self, id: Identity) -> io::Result<Option<Stat>> {
         let Some(file) = self.open_stat(id.pid)? else { return Ok(None) };
         Ok(self.stat(&file)?.filter(|stat| stat.id == id))
     }
@@ -190,7 +200,7 @@ impl Proc {
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
     pub fn leaderless_rss(&mut self, pid: u32) -> io::Result<Option<u64>> {
-        for tid in self.threads(pid)?.unwrap_or_default() {
+        for tid in self.living_threads(pid)? {
             let statm = self.read(&FilePath::thread(pid, tid, "statm"))?;
             let resident = statm.and_then(|statm| words(statm).nth(1).and_then(decimal));
             if let Some(pages) = resident.filter(|pages| *pages > 0) {
@@ -420,7 +430,7 @@ mod tests {
         assert!(proc.cmdline(never).unwrap().is_none());
         assert!(proc.exe(never).unwrap().is_none());
         assert!(proc.owner(never).unwrap().is_none());
-        assert!(proc.threads(never).unwrap().is_none());
+        assert!(proc.threads(never, &mut Vec::new()).unwrap().is_none());
         assert!(proc.thread_stat(std::process::id(), never).unwrap().is_none());
         assert!(proc.thread_schedstat(never, never).unwrap().is_none());
         assert!(proc.pss(Identity { pid: never, start: 1 }).unwrap().is_none());
@@ -437,7 +447,8 @@ mod tests {
             let _ = go.1.recv();
         });
         let tid = ready.1.recv().unwrap();
-        let tids = proc.threads(me).unwrap().unwrap();
+        let mut tids = Vec::new();
+        proc.threads(me, &mut tids).unwrap().unwrap();
         assert!(tids.is_sorted() && tids.contains(&me) && tids.contains(&tid), "{me} and {tid} in {tids:?}");
         assert_eq!(proc.thread_stat(me, tid).unwrap().unwrap().id.pid, tid);
         assert!(proc.thread_schedstat(me, tid).unwrap().unwrap().slices > 0);

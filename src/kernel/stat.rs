@@ -10,6 +10,9 @@ use serde::{Deserialize, Serialize};
 /// Nanoseconds of one tick: USER_HZ is 100 in every Linux ABI that has Rust, and sysconf(3) says no other.
 pub const TICK: u64 = 10_000_000;
 
+/// The flag of a thread that exits (linux/sched.h).
+const PF_EXITING: u64 = 0x4;
+
 /// Which process: a pid alone may be another one tomorrow.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Identity {
@@ -70,6 +73,8 @@ pub struct Stat {
     pub state: u8,
     /// Field 4: ppid; 0 for a process without a visible parent.
     pub ppid: u32,
+    /// Field 9, flags: whether PF_EXITING is set. The leader thread is dying, or dead.
+    pub exiting: bool,
     /// Field 14: user time, ns in steps of a tick, rounded down.
     pub utime: u64,
     /// Field 15: the same for system time.
@@ -102,7 +107,9 @@ impl Stat {
         let mut fields = text.get(close + 1..)?.trim_ascii().split(|b| *b == b' '); // from field 3 on
         let state = *fields.next()?.first()?;
         let ppid = decimal(fields.next()?)?;
-        let mut fields = fields.skip(9); // fields 5 to 13
+        let mut fields = fields.skip(4); // fields 5 to 8
+        let exiting = decimal(fields.next()?)? & PF_EXITING != 0;
+        let mut fields = fields.skip(4); // fields 10 to 13
         let utime = ticks(fields.next()?)?;
         let stime = ticks(fields.next()?)?;
         let cutime = ticks(fields.next()?)?;
@@ -120,6 +127,7 @@ impl Stat {
             comm,
             state,
             ppid: u32::try_from(ppid).ok()?,
+            exiting,
             utime,
             stime,
             cutime,
@@ -241,6 +249,7 @@ mod tests {
             assert_eq!(i64::try_from(ours.cstime / TICK).unwrap(), theirs.cstime);
             assert_eq!(i64::from(ours.num_threads), theirs.num_threads);
             assert_eq!(ours.rss, theirs.rss);
+            assert_eq!(ours.exiting, theirs.flags & 4 != 0);
             assert_eq!(i64::from(ours.nice), theirs.nice);
             assert_eq!(ours.blkio_delay.map(|delay| delay / TICK), theirs.delayacct_blkio_ticks);
             compared += 1;

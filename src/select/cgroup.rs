@@ -131,7 +131,8 @@ pub(super) fn group(path: &Path, view: &mut View) -> Found {
             None => {}
         }
     }
-    let pids = found.exact.iter().map(|stat| stat.id.pid).collect();
+    found.heads = found.exact.iter().map(|stat| stat.id).collect();
+    let pids = found.heads.iter().map(|id| id.pid).collect();
     found.cgroups.push((path.to_owned(), pids));
     found
 }

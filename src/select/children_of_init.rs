@@ -12,9 +12,11 @@ use crate::kernel::stat::Stat;
 use crate::log::Trouble;
 
 pub(super) fn find(view: &mut View) -> Vec<Found> {
-    let mut groups = BTreeMap::<String, Vec<Stat>>::new();
+    let mut groups = BTreeMap::<String, Found>::new();
     let mut add = |root: &Stat, processes: Vec<Stat>| {
-        groups.entry(root.comm.to_text().into_owned()).or_default().extend(processes);
+        let found = groups.entry(root.comm.to_text().into_owned()).or_default();
+        found.exact.extend(processes);
+        found.heads.push(root.id);
     };
     if let Some(init) = view.processes.get(INIT) {
         add(init, vec![*init]);
@@ -24,8 +26,7 @@ pub(super) fn find(view: &mut View) -> Vec<Found> {
     for child in view.processes.children(INIT) {
         add(child, tree(child, view));
     }
-    let groups = groups.into_iter();
-    groups.map(|(comm, exact)| Found { name: Some(comm), exact, ..Found::default() }).collect()
+    groups.into_iter().map(|(comm, found)| Found { name: Some(comm), ..found }).collect()
 }
 
 fn tree(root: &Stat, view: &View) -> Vec<Stat> {

@@ -29,7 +29,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
 use crate::log::{Complaints, Trouble};
-use crate::output::Output;
+use crate::output::{Measurement, Output};
 use crate::processes::Processes;
 
 /// The pid of init.
@@ -117,6 +117,8 @@ struct Found {
     roots: Vec<Stat>,
     /// Members without their trees.
     exact: Vec<Stat>,
+    /// Those of them that were selected by themselves: each has lines of its own in scope "process".
+    heads: Vec<Identity>,
     /// Cgroups whose processes these are, with the pids in each.
     cgroups: Vec<(PathBuf, Vec<u32>)>,
     /// Whether there is a process that cannot be seen: then nothing can be said of processes.
@@ -130,6 +132,7 @@ impl Found {
     fn join(&mut self, other: Self) {
         self.roots.extend(other.roots);
         self.exact.extend(other.exact);
+        self.heads.extend(other.heads);
         self.cgroups.extend(other.cgroups);
         self.hidden |= other.hidden;
         self.incomplete |= other.incomplete;
@@ -143,6 +146,8 @@ pub struct Selected {
     pub roots: Vec<Stat>,
     /// Members without their trees, sorted by pid.
     pub exact: Vec<Stat>,
+    /// Those of them that were selected by themselves.
+    heads: Vec<Identity>,
     /// The cgroups that some of the members are in, none of which is in another, with the pids in each.
     pub cgroups: Vec<(PathBuf, Vec<u32>)>,
     /// Whether a process of it exists that cannot be seen: then nothing can be said of its processes.
@@ -175,6 +180,19 @@ impl Target {
         let source = key.map(|key| format!("{key} {}", self.label).trim_start().to_owned());
         let filters = self.filters.given().map(|(key, value)| format!("{key} {value}"));
         source.into_iter().chain(filters).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Why it may have found nothing, if nothing is wrong.
+    #[must_use]
+    pub fn nothing(&self) -> &'static str {
+        match &self.source {
+            _ if !self.filters.are_empty() => "no process matches",
+            Source::All | Source::Pid(_) | Source::ChildrenOfInit => "there is no such process",
+            Source::PidFile(_) => "it names no process",
+            Source::PidDir(_) => "there is no pidfile in it",
+            Source::SystemdUnit(_) | Source::Services => "no such unit runs",
+            Source::Cgroup(_) => "there is no such cgroup, or no process in it",
+        }
     }
 
     /// The directory of pidfiles to watch.
@@ -223,6 +241,7 @@ impl Target {
             for group in &mut found {
                 // What is left of a cgroup is no cgroup: it is processes and their trees.
                 group.roots.append(&mut group.exact);
+                group.heads.clear();
                 group.cgroups.clear();
                 self.filters.narrow(&mut group.roots, view);
             }
@@ -291,6 +310,16 @@ fn by_comm(processes: Vec<Stat>) -> Vec<Found> {
     groups.map(|(comm, roots)| Found { name: Some(comm), roots, ..Found::default() }).collect()
 }
 
+/// The measurements that are wanted of what targets find, or may find.
+#[must_use]
+pub fn measurements(targets: &[Target]) -> Vec<Measurement> {
+    let wanted = targets.iter().flat_map(|target| &target.output.collect);
+    let mut measurements: Vec<_> = wanted.map(|wanted| wanted.measurement).collect();
+    measurements.sort_unstable();
+    measurements.dedup();
+    measurements
+}
+
 /// One gather's selection: what belongs to each series, and whether everything could be looked at.
 pub fn select(targets: &mut [Target], view: &mut View) -> (BTreeMap<Tags, Selected>, bool) {
     let mut complete = true;
@@ -312,13 +341,14 @@ pub fn select(targets: &mut [Target], view: &mut View) -> (BTreeMap<Tags, Select
 impl Selected {
     /// Nothing at all.
     fn none(output: Output) -> Self {
-        let (roots, exact, cgroups) = Default::default();
-        Self { roots, exact, cgroups, hidden: false, incomplete: false, output }
+        let (roots, exact, heads, cgroups) = Default::default();
+        Self { roots, exact, heads, cgroups, hidden: false, incomplete: false, output }
     }
 
     fn add(&mut self, found: Found) {
         self.roots.extend(found.roots);
         self.exact.extend(found.exact);
+        self.heads.extend(found.heads);
         self.cgroups.extend(found.cgroups);
         self.hidden |= found.hidden;
         self.incomplete |= found.incomplete;
@@ -356,7 +386,7 @@ impl Selected {
     /// The processes that were selected by themselves, sorted by pid.
     #[must_use]
     pub fn ids(&self) -> Vec<Identity> {
-        let mut ids: Vec<_> = self.roots.iter().chain(&self.exact).map(|stat| stat.id).collect();
+        let mut ids: Vec<_> = self.roots.iter().map(|stat| stat.id).chain(self.heads.iter().copied()).collect();
         ids.sort_unstable();
         ids.dedup();
         ids

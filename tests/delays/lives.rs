@@ -5,7 +5,7 @@ use std::path::Path;
 use crate::kernel::{TICK, schedstat, stat};
 use crate::puppet::{Puppet, Stage};
 use crate::support::{is_root, wait_for};
-use crate::watch::{Asked, Lines, Watch};
+use crate::watch::{Asked, Lines, SCHEDSTAT, Watch, growth};
 
 /// All that can be asked of a niced process: of taskstat, what this user is told.
 fn measurements() -> &'static [&'static str] {
@@ -18,13 +18,14 @@ fn has_all(lines: &Lines, name: &str) -> bool {
     measurements().iter().all(has)
 }
 
-/// Times, and what the threads of nice 5 counted.
+/// The times of a process, and what its thread of nice 5 counted.
 fn assert_right(lines: &Lines, name: &str, puppet: &Puppet) {
-    let (task, tags) = (puppet.task(), [("process_name", name)]);
-    let [utime, stime] = lines.fields_of("procstat", &tags, ["utime", "stime"]);
-    assert_eq!([utime, stime], [14, 15].map(|field| stat(&task, field) * TICK), "{lines:?}");
+    // The thread's own stat may split the same time otherwise.
+    let process = format!("/proc/{}", puppet.pid);
+    let times = [14, 15].map(|field| stat(Path::new(&process), field) * TICK);
+    assert_eq!(lines.fields_of("procstat", &[("process_name", name)], ["utime", "stime"]), times, "{lines:?}");
     let tags = [("process_name", name), ("nice", "5")];
-    assert_eq!(lines.fields_of("thread", &tags, crate::watch::SCHEDSTAT), schedstat(&task), "{lines:?}");
+    assert_eq!(lines.fields_of("thread", &tags, SCHEDSTAT), schedstat(&puppet.task()), "{lines:?}");
 }
 
 /// Waits until whoever reaps it has done so.
@@ -74,7 +75,7 @@ fn a_tree_that_ends_keeps_its_counters() {
         counters
     };
     let before = watch.gather();
-    assert_eq!(before.nice(5), crate::watch::growth(base, schedstat(&root.task())));
+    assert_eq!(before.nice(5), growth(base, schedstat(&root.task())));
     end(root);
     for _ in 0..2 {
         let lines = watch.gather();
@@ -105,13 +106,10 @@ fn a_hostile_comm_costs_nobody_anything() {
     for _ in 0..2 {
         let lines = watch.gather();
         assert!(has_all(&lines, "w") && has_all(&lines, "x"), "{lines:?}");
-        let tags = [("process_name", "w"), ("nice", "7")];
-        assert_eq!(lines.fields_of("thread", &tags, crate::watch::SCHEDSTAT), schedstat(&thread.task()));
+        assert_right(&lines, "w", &hostile);
         assert_right(&lines, "x", &plain);
-        let tags = [("process_name", "w"), ("nice", "5")];
-        assert_eq!(lines.fields_of("thread", &tags, crate::watch::SCHEDSTAT), schedstat(&hostile.task()));
-        let times = [14, 15].map(|field| stat(Path::new(&format!("/proc/{}", hostile.pid)), field) * TICK);
-        assert_eq!(lines.fields_of("procstat", &[("process_name", "w")], ["utime", "stime"]), times);
+        let tags = [("process_name", "w"), ("nice", "7")];
+        assert_eq!(lines.fields_of("thread", &tags, SCHEDSTAT), schedstat(&thread.task()));
         assert_eq!(lines.fields_of("procstat", &[("process_name", "w")], ["num_threads"]), [2]);
     }
 }

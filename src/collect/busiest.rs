@@ -1,0 +1,176 @@
+//! psstat's `p_cpu_thread_max`: the busiest single thread.
+
+use serde::{Deserialize, Serialize};
+
+use super::threads::Reader;
+use super::{Bounds, Look, Needs};
+use crate::account::{Outcome, Rate};
+use crate::kernel::stat::{Identity, Stat, TICK};
+
+/// What two texts in whole ticks (user and system time) can hide.
+const SLACK: u64 = 2 * TICK;
+
+/// A thread: ns that it has run, now and when the interval began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Task {
+    tid: u32,
+    ran: u64,
+    base: u64,
+}
+
+/// The threads of a process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Process {
+    id: Identity,
+    /// CPU of all its threads, ns in ticks: now and when the interval began.
+    own: u64,
+    own_base: u64,
+    /// Sorted by tid.
+    tasks: Vec<Task>,
+    /// Whether they could not be read now.
+    unknown: bool,
+    /// Whether they could not be read when the interval began.
+    unknown_at_base: bool,
+}
+
+impl Process {
+    /// A process at its first sight. What one has used that is not new is not known to be of this interval.
+    fn new(stat: &Stat, is_new: bool) -> Self {
+        let own = own(stat);
+        let own_base = if is_new { 0 } else { own };
+        Self { id: stat.id, own, own_base, tasks: Vec::new(), unknown: false, unknown_at_base: false }
+    }
+
+    /// Takes in a thread, after those with a lower tid; `before` are those of the last gather.
+    fn take_in(&mut self, tid: u32, ran: u64, before: &[Task]) {
+        let known = before.binary_search_by_key(&tid, |task| task.tid).ok().and_then(|index| before.get(index));
+        // A tid that is used again is of another thread: what one has run does not fall.
+        let base = known.filter(|task| task.ran <= ran).map_or(0, |task| task.base);
+        self.tasks.push(Task { tid, ran, base });
+    }
+
+    /// ns that the busiest thread has run in the interval: no more than all of them together, even if a tid is another thread's by
+    /// now, as after an execve(2).
+    fn busiest(&self) -> Option<u64> {
+        if self.unknown || self.unknown_at_base {
+            return None;
+        }
+        let most = self.tasks.iter().map(|task| task.ran.saturating_sub(task.base)).max();
+        let all = self.own.saturating_sub(self.own_base).saturating_add(SLACK);
+        Some(most.unwrap_or(0).min(all))
+    }
+
+    fn begin_interval(&mut self) {
+        (self.own_base, self.unknown_at_base) = (self.own, self.unknown);
+        for task in &mut self.tasks {
+            task.base = task.ran;
+        }
+    }
+}
+
+fn own(stat: &Stat) -> u64 {
+    stat.utime.saturating_add(stat.stime)
+}
+
+/// Reads what each thread has run, and remembers it.
+#[derive(Debug, Default, Serialize, Deserialize)]
+pub struct Busiest {
+    /// Sorted by pid.
+    processes: Vec<Process>,
+    /// CLOCK_MONOTONIC (ns) when the interval began.
+    begun: Option<u64>,
+    #[serde(skip)]
+    lacks_schedstat: bool,
+}
+
+impl Busiest {
+    /// One gather: reads the threads of each member (sorted by pid) of which that is needed.
+    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, look: &mut Look) {
+        let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
+        let mut reader = Reader::default();
+        for (id, _) in members.iter().filter(|(_, needs)| needs.busiest) {
+            while before.next_if(|process| process.id < *id).is_some() {} // both are sorted
+            let known = before.next_if(|process| process.id == *id);
+            let Some(stat) = look.processes.get_exactly(*id) else { continue };
+            let is_new = look.processes.is_newborn(*id);
+            let is_first = known.is_none() && !is_new;
+            let mut process = known.unwrap_or_else(|| Process::new(stat, is_new));
+            let tasks = std::mem::take(&mut process.tasks);
+            let outcome = reader.visit(*id, bounds, look, |reader, proc, stat, tid| {
+                if let Some(schedstat) = reader.schedstat(proc, stat, tid)? {
+                    process.take_in(tid, schedstat.oncpu, &tasks);
+                }
+                Ok(())
+            });
+            (process.own, process.unknown) = (own(stat).max(process.own), outcome == Outcome::Unknown);
+            if is_first {
+                process.begin_interval();
+            }
+            self.processes.push(process);
+        }
+        self.lacks_schedstat = reader.lacks_schedstat(look);
+    }
+
+    /// ns that the busiest thread of a process has run in the interval; `None` if that could not be read. 0 for a process at its
+    /// first sight, as with its CPU.
+    #[must_use]
+    pub fn of(&self, id: Identity) -> Option<u64> {
+        let index = self.processes.binary_search_by_key(&id, |process| process.id).ok()?;
+        self.processes.get(index).filter(|_| !self.lacks_schedstat)?.busiest()
+    }
+
+    /// How long the interval has been by now (CLOCK_MONOTONIC), ns; `None` if it is too short to say.
+    #[must_use]
+    pub fn interval(&self, now: u64) -> Option<u64> {
+        now.checked_sub(self.begun?).filter(|elapsed| *elapsed >= Rate::SHORTEST)
+    }
+
+    /// What was busiest is written now: begins the next interval, if this one was long enough to say.
+    pub fn begin_interval(&mut self, now: u64) {
+        if self.begun.is_none() || self.interval(now).is_some() {
+            self.begun = Some(now);
+            self.processes.iter_mut().for_each(Process::begin_interval);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    /// A process that begins its interval with these threads (tid, ms), and has these at the next gather, when all of its threads
+    /// have used `own` ms more: the busiest, in ms.
+    fn busiest(before: &[(u32, u64)], own: u64, now: &[(u32, u64)]) -> Option<u64> {
+        let id = Identity { pid: 1, start: 1 };
+        let (unknown, unknown_at_base) = (false, false);
+        let mut process = Process { id, own: 0, own_base: 0, tasks: Vec::new(), unknown, unknown_at_base };
+        for (tid, ran) in before {
+            process.take_in(*tid, ran * MS, &[]);
+        }
+        process.begin_interval();
+        let tasks = std::mem::take(&mut process.tasks);
+        for (tid, ran) in now {
+            process.take_in(*tid, ran * MS, &tasks);
+        }
+        process.own = own * MS;
+        process.busiest().map(|busiest| busiest / MS)
+    }
+
+    #[test]
+    fn the_busiest_is_one_thread_of_the_interval() {
+        type Threads<'a> = &'a [(u32, u64)];
+        let cases: [(&str, Threads, u64, Threads, u64); 6] = [
+            ("idle", &[(1, 100), (2, 200)], 0, &[(1, 100), (2, 200)], 0),
+            ("not the sum", &[(1, 100), (2, 200)], 500, &[(1, 300), (2, 500)], 300),
+            ("a new one counts in full", &[(1, 100)], 90, &[(1, 100), (2, 90)], 90),
+            ("so does one whose tid was used before", &[(1, 100), (2, 200)], 90, &[(1, 100), (2, 90)], 90),
+            ("one gone since does not", &[(1, 100), (2, 200)], 90, &[(1, 130)], 30),
+            ("execve by another thread: no more than all did", &[(1, 0), (2, 2000)], 10, &[(1, 2005)], 30),
+        ];
+        for (what, before, own, now, expected) in cases {
+            assert_eq!(busiest(before, own, now), Some(expected), "{what}");
+        }
+    }
+}

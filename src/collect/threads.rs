@@ -1,0 +1,81 @@
+//! The threads of a process, for those collectors that look at each.
+
+use std::io;
+
+use super::{Bounds, Look};
+use crate::account::Outcome;
+use crate::kernel::procfs::{Proc, Schedstat};
+use crate::kernel::stat::{Identity, Stat};
+use crate::log::Trouble;
+
+/// Reads threads, of one process after the other.
+#[derive(Debug, Default)]
+pub(super) struct Reader {
+    tids: Vec<u32>,
+    /// Whether the kernel has no schedstat.
+    lacks_schedstat: bool,
+}
+
+impl Reader {
+    /// Calls `visit` for each thread of a process, by tid; it is told whether that is the only one. A process with more threads
+    /// than the bound is left out, and named.
+    pub(super) fn visit(
+        &mut self,
+        id: Identity,
+        bounds: Bounds,
+        look: &mut Look,
+        mut visit: impl FnMut(&mut Self, &mut Proc, &Stat, u32) -> io::Result<()>,
+    ) -> Outcome<()> {
+        let Some(stat) = look.processes.get_exactly(id) else { return Outcome::Gone };
+        if stat.num_threads > bounds.thread_max {
+            let (comm, max) = (stat.comm.to_text(), bounds.thread_max);
+            let message = format!("Threads of {comm} are left out: they are more than thread_max = {max}; raise it");
+            look.complaints.add(Trouble::Bounded, message);
+            return Outcome::Unknown;
+        }
+        let listed =
+            if stat.num_threads > 1 { look.proc.threads(id.pid, &mut self.tids) } else { Ok(self.only(id.pid)) };
+        let tids = std::mem::take(&mut self.tids);
+        let read = match listed {
+            Ok(Some(())) => tids.iter().try_for_each(|tid| visit(self, look.proc, stat, *tid)).map(Some),
+            other => other,
+        };
+        self.tids = tids;
+        match read {
+            Ok(Some(())) => Outcome::Known(()),
+            Ok(None) => Outcome::Gone,
+            Err(error) => {
+                let message = format!("Threads of some processes cannot be read, and are left out: {error}");
+                look.complaints.add(Trouble::of(&error), message);
+                Outcome::Unknown
+            }
+        }
+    }
+
+    fn only(&mut self, pid: u32) -> Option<()> {
+        self.tids.clear();
+        self.tids.push(pid);
+        Some(())
+    }
+
+    /// How a thread was scheduled. `None`: it is gone, or the kernel does not say.
+    pub(super) fn schedstat(&mut self, proc: &mut Proc, process: &Stat, tid: u32) -> io::Result<Option<Schedstat>> {
+        let pid = process.id.pid;
+        let is_one_of_many = process.num_threads > 1;
+        let schedstat = if is_one_of_many { proc.thread_schedstat(pid, tid)? } else { proc.schedstat(pid)? };
+        if schedstat.is_none() && !self.lacks_schedstat {
+            let still = if is_one_of_many { proc.thread_stat(pid, tid)? } else { proc.stat_of(process.id)? };
+            self.lacks_schedstat = still.is_some();
+        }
+        Ok(schedstat)
+    }
+
+    /// Whether the kernel has no schedstat; that is said.
+    pub(super) fn lacks_schedstat(&self, look: &mut Look) -> bool {
+        if self.lacks_schedstat {
+            let why = "the kernel has no schedstat: it takes one built with CONFIG_SCHED_INFO";
+            look.complaints.add(Trouble::Failed, format!("What threads have run and waited is left out: {why}"));
+        }
+        self.lacks_schedstat
+    }
+}
