@@ -14,6 +14,8 @@ mod support;
 #[path = "truth/cgroup.rs"]
 mod cgroup;
 
+#[path = "support/delay_accounting.rs"]
+mod delay_accounting;
 #[path = "delays/kernel.rs"]
 mod kernel;
 #[path = "delays/lives.rs"]

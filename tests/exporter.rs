@@ -4,6 +4,8 @@
 #![allow(clippy::indexing_slicing)] // also by an index out of bounds,
 #![allow(clippy::print_stderr)] // and says what it skips
 
+#[path = "support/delay_accounting.rs"]
+mod delay_accounting;
 #[path = "support/peers.rs"]
 mod peers;
 mod support;
@@ -25,8 +27,9 @@ use rustix::process::setpriority_process;
 use rustix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
+use delay_accounting::DelayAccounting;
 use peers::{Running, peer};
-use support::{PATIENCE, Plugin, binary, field, is_root, skip, wait_for};
+use support::{PATIENCE, Plugin, binary, field, wait_for};
 use watched::{FakeProc, Sleeper, Stat, dead_pid};
 
 /// What stands in telegraf.conf. `metric_version` is the default: 2 gives the same names and labels.
@@ -126,35 +129,6 @@ fn start_busy() -> Running {
         tasks.all(|task| task.unwrap().stat().unwrap().state().unwrap() == ProcState::Sleeping).then_some(())
     });
     process
-}
-
-/// kernel.task_delayacct, on for as long as this is there.
-struct DelayAccounting {
-    before: Vec<u8>,
-}
-
-impl DelayAccounting {
-    const PATH: &str = "/proc/sys/kernel/task_delayacct";
-
-    /// None, after saying so, where that cannot be.
-    fn on() -> Option<Self> {
-        if !is_root() {
-            skip("not root: kernel.task_delayacct cannot be turned on, nor taskstats be asked for");
-            return None;
-        }
-        let before = fs::read(Self::PATH);
-        if let Some(error) = before.as_ref().err().or(fs::write(Self::PATH, "1").as_ref().err()) {
-            skip(&format!("{}: {error}", Self::PATH));
-            return None;
-        }
-        Some(Self { before: before.unwrap() })
-    }
-}
-
-impl Drop for DelayAccounting {
-    fn drop(&mut self) {
-        let _ = fs::write(Self::PATH, &self.before);
-    }
 }
 
 /// A Telegraf that runs the plugin, and the pidfiles. What it says is shown when the test fails.
@@ -316,7 +290,7 @@ fn from_proc(name: &str, pid: u32) -> Samples {
 
 #[test]
 fn telegraf_serves_the_metrics_of_taskstats_exporter() {
-    let (Some(program), Some(_on)) = (peer("telegraf"), DelayAccounting::on()) else { return };
+    let (Some(program), Some(_on)) = (peer("telegraf"), DelayAccounting::switch(true)) else { return };
     let directory = tempfile::tempdir().unwrap();
     let links = Links::new(directory.path());
     let (busy, words, second) = (start_busy(), Sleeper::named(b"two words (x) S"), Sleeper::new());

@@ -7,6 +7,8 @@
 
 mod support;
 
+#[path = "support/delay_accounting.rs"]
+mod delay_accounting;
 #[path = "support/peers.rs"]
 mod peers;
 
@@ -21,10 +23,11 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use delay_accounting::DelayAccounting;
 use peers::Running;
 use sandbox::{
-    Accounting, Check, Expected, ORDINARY, Sandbox, Watched, Words, gather, gathers, is_possible, own_process, run,
-    settled, wait_until_it_sleeps,
+    Check, Expected, ORDINARY, Sandbox, Watched, Words, gather, gathers, is_possible, own_process, run, settled,
+    wait_until_it_sleeps,
 };
 use support::{Plugin, wait_for};
 
@@ -147,7 +150,7 @@ fn delays_are_counted_when_the_switch_is_on() {
     if !is_possible(&[]) {
         return;
     }
-    let _accounting = Accounting::set(false);
+    let _accounting = DelayAccounting::switch(false);
     let expected = Expected::all(&["it"]);
     let mut plugin = Plugin::start(it.sandbox.command(&[]));
     settled(&mut plugin, &expected.shape(false), 1);
@@ -331,7 +334,7 @@ fn so_is_one_with_all_users() {
     if !is_possible(&["unshare", "--user"]) {
         return;
     }
-    let _accounting = Accounting::set(true);
+    let _accounting = DelayAccounting::switch(true);
     let mut command = it.sandbox.command(&["unshare", "--user", "sh", "-c", "read go; exec \"$@\"", "sh"]);
     let mut plugin = Running::start(command.arg("--check").stdin(Stdio::piped()).stdout(Stdio::piped()));
     let proc = Path::new(PROC).join(plugin.id().to_string());
@@ -373,7 +376,7 @@ fn in_a_pid_namespace_with_its_own_proc_everything_is_there() {
     if !is_possible(words) {
         return;
     }
-    let accounting = Accounting::as_it_is();
+    let accounting = DelayAccounting::as_it_is();
     let complaints = usize::from(!accounting.is_on());
     let mut plugin = Plugin::start(sandbox.command(words));
     let proc = Path::new(PROC).join(forked_by(plugin.pid()).to_string()).join("root/proc");
@@ -396,7 +399,7 @@ fn assert_no_delays_of_others(it: &Deprived, words: Words, proc_root: Option<&st
     };
     let lines = gathers(command(), &Expected::of(&["it"], &["procmaps"]), &[OTHER_PIDS]);
     lines.assert_true("it", Path::new(PROC), it.watched.pid());
-    let _accounting = Accounting::set(true);
+    let _accounting = DelayAccounting::switch(true);
     Check::of(command().arg("--check")).assert_fails(&[OTHER_PIDS]);
 }
 

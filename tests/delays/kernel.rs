@@ -1,9 +1,7 @@
 //! What the kernel's own files say, read without any of the plugin's code.
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
-
-use crate::support::{is_root, skip};
 
 /// Nanoseconds of a tick in the texts of /proc.
 pub const TICK: u64 = 10_000_000;
@@ -57,38 +55,4 @@ pub fn maps(pid: u32) -> Maps {
         }
     }
     maps
-}
-
-/// Whether delays are counted of what is started while this lives. For one test at a time, in all processes that ask in this
-/// way: it holds a lock on the file.
-pub struct DelayAccounting {
-    switch: File,
-    before: String,
-}
-
-impl DelayAccounting {
-    /// Switches it; where that cannot be done, says so, and there is none.
-    pub fn switch(on: bool) -> Option<Self> {
-        let path = "/proc/sys/kernel/task_delayacct";
-        if !is_root() {
-            skip("switching kernel.task_delayacct needs root");
-            return None;
-        }
-        let opened = File::options().read(true).write(true).open(path);
-        let Ok(switch) = opened.inspect_err(|error| skip(&format!("{path}: {error}"))) else { return None };
-        switch.lock().unwrap();
-        let guard = Self { switch, before: fs::read_to_string(path).unwrap() };
-        guard.set(if on { "1\n" } else { "0\n" });
-        Some(guard)
-    }
-
-    fn set(&self, value: &str) {
-        std::os::unix::fs::FileExt::write_all_at(&self.switch, value.as_bytes(), 0).unwrap();
-    }
-}
-
-impl Drop for DelayAccounting {
-    fn drop(&mut self) {
-        self.set(&self.before);
-    }
 }

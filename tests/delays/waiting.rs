@@ -3,7 +3,8 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use crate::kernel::{DelayAccounting, TICK, schedstat, stat, status};
+use crate::delay_accounting::DelayAccounting;
+use crate::kernel::{TICK, schedstat, stat, status};
 use crate::puppet::{Puppet, Stage};
 use crate::support::{is_root, skip, wait_for};
 use crate::watch::{Asked, Lines, Watch, assert_between, growth, sum};

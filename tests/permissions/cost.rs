@@ -7,8 +7,9 @@ use std::sync::mpsc::channel;
 use procfs::process::Process;
 use tempfile::TempDir;
 
+use crate::delay_accounting::DelayAccounting;
 use crate::peers::tree_of_three;
-use crate::sandbox::{Accounting, Line, ORDINARY, Sandbox, Watched, gather, is_possible};
+use crate::sandbox::{Line, ORDINARY, Sandbox, Watched, gather, is_possible};
 use crate::support::{Plugin, command, wait_for};
 
 const TICK: u64 = 10_000_000;
@@ -97,7 +98,7 @@ fn errors_are_counted_by_their_kind() {
         let _ = ended.recv(); // this process has two threads, at least
     });
     told.recv().unwrap();
-    let accounting = Accounting::as_it_is();
+    let accounting = DelayAccounting::as_it_is();
     let off = u64::from(!accounting.is_on());
     let directory = tempfile::tempdir().unwrap();
     let pidfile = directory.path().join("it.pid");
@@ -124,7 +125,7 @@ fn what_may_not_be_looked_at_is_counted_at_each_gather() {
     if !is_possible(ORDINARY) {
         return;
     }
-    let accounting = Accounting::as_it_is();
+    let accounting = DelayAccounting::as_it_is();
     let denied = 2 + u64::from(!accounting.is_on());
     let mut plugin = Plugin::start(sandbox.command(ORDINARY));
     wait_for("procmaps, which comes last", || (gather(&mut plugin).1.number("errors_denied") == denied).then_some(()));

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -11,6 +11,7 @@ use std::process::{Command, Stdio};
 use procfs::process::Process;
 use rustix::fs::{StatVfsMountFlags, statvfs};
 
+use crate::delay_accounting::DelayAccounting;
 use crate::peers::Running;
 use crate::support::{ORDINARY_USER, Plugin, PublicBinary, is_root, skip, wait_for};
 
@@ -24,10 +25,6 @@ pub const ORDINARY: Words<'static> = &["setpriv", "--reuid", "65534", "--regid",
 pub fn is_possible(words: Words) -> bool {
     if !is_root() {
         skip("to be somebody else, and somewhere else, needs root");
-        return false;
-    }
-    if let Err(error) = File::options().write(true).open(SWITCH) {
-        skip(&format!("kernel.task_delayacct cannot be set: {error}"));
         return false;
     }
     let [program, arguments @ ..] = words else { return true };
@@ -125,14 +122,14 @@ impl Sandbox {
 
     /// The same where the kernel counts all delays: whether everything works does not hang on that then.
     pub fn check_with_delays(&self, words: Words) -> Check {
-        let _accounting = Accounting::set(true);
+        let _accounting = DelayAccounting::switch(true);
         self.check(words)
     }
 }
 
 /// See [`Sandbox::gathers`].
 pub fn gathers(command: Command, expected: &Expected, complaints: &[&[&str]]) -> Lines {
-    let accounting = Accounting::as_it_is();
+    let accounting = DelayAccounting::as_it_is();
     let mut complaints = complaints.to_vec();
     if !accounting.is_on() && expected.tells_of_accounting {
         complaints.push(&["kernel.task_delayacct is 0", "sysctl kernel.task_delayacct=1"]);
@@ -448,45 +445,4 @@ impl Check {
 pub fn run(command: &str) {
     let output = Command::new("sh").args(["-c", command]).output().unwrap();
     assert!(output.status.success(), "{command}: {output:?}");
-}
-
-const SWITCH: &str = "/proc/sys/kernel/task_delayacct";
-
-/// kernel.task_delayacct stays as it is or is set, until this is dropped: it is one for the whole host, so the file is locked,
-/// against other processes too.
-pub struct Accounting {
-    /// Locked as long as it is open.
-    _switch: File,
-    /// What is written back.
-    before: Option<String>,
-    on: bool,
-}
-
-impl Accounting {
-    pub fn as_it_is() -> Self {
-        let switch = File::open(SWITCH).unwrap();
-        switch.lock_shared().unwrap();
-        let on = fs::read_to_string(SWITCH).unwrap().trim() != "0";
-        Self { _switch: switch, before: None, on }
-    }
-
-    pub fn set(on: bool) -> Self {
-        let switch = File::open(SWITCH).unwrap();
-        switch.lock().unwrap();
-        let before = fs::read_to_string(SWITCH).unwrap();
-        fs::write(SWITCH, if on { "1" } else { "0" }).unwrap();
-        Self { _switch: switch, before: Some(before), on }
-    }
-
-    pub fn is_on(&self) -> bool {
-        self.on
-    }
-}
-
-impl Drop for Accounting {
-    fn drop(&mut self) {
-        if let Some(before) = &self.before {
-            let _ = fs::write(SWITCH, before.trim());
-        }
-    }
 }
