@@ -10,7 +10,7 @@ use crate::select::{ProcessPattern, UnitGlob};
 
 /// What process trees on Linux really use, as line protocol, for Telegraf's inputs.execd.
 ///
-/// A newline on stdin is answered by one line per target. Without any target, each service of the host is one. A NAME is the
+/// A newline on stdin is answered by the lines of each target. Without any target, each service of the host is one. A NAME is the
 /// tag process_name; without it, what is found names itself.
 #[derive(Debug, Clone, Parser)]
 #[command(version, max_term_width = 100)]
@@ -42,16 +42,18 @@ pub struct Arguments {
     /// Watch the processes of systemd units; without a suffix, of services.
     #[arg(long, value_name = "[NAME:]GLOB")]
     pub systemd: Vec<Named<UnitGlob>>,
-    /// Measurements to collect.
+    /// Measurements to collect, separated by commas [default: psstat].
     #[arg(long, value_delimiter = ',', value_name = "LIST")]
     pub collect: Vec<Measurement>,
-    /// Fields of psstat: p_cpu, p_mem, n_proc, n_zombie, cpu_time, started, exited, restarts, p_cpu_thread_max; or all.
+    /// Fields of psstat, separated by commas: p_cpu, p_mem, n_proc (these by default), n_zombie, cpu_time, started, exited,
+    /// restarts, p_cpu_thread_max; or all.
     #[arg(long, value_name = "LIST")]
     pub psstat_fields: Option<Fields>,
-    /// What a line is of, except those of psstat: the whole tree, or each process that was selected, with its pid as a tag.
+    /// What one line covers: the whole tree, or each selected process, with its pid as a tag; psstat is always of the tree
+    /// [default: tree].
     #[arg(long)]
     pub scope: Option<Scope>,
-    /// How to account for the dead.
+    /// How to account for the dead; auto is scan so far [default: auto].
     #[arg(long)]
     pub accounting: Option<Accounting>,
     /// Add a tag to every line.

@@ -21,8 +21,9 @@ pub enum DelayAccounting {
 /// The first kernel with the switch, and with everything off.
 const SWITCH_SINCE: (u32, u32) = (5, 14);
 
-const OFF: &str = "Delays by block I/O, swapping, reclaim and the like are left out, since kernel.task_delayacct is 0: run as \
-                   root: sysctl kernel.task_delayacct=1, then restart what is watched; what was started before is not counted";
+const OFF: &str = "blkio, swapin, freepages, thrashing, compact, wpcopy and irq of taskstat and blkio_delay of thread are left \
+                   out, since kernel.task_delayacct is 0: run as root: sysctl kernel.task_delayacct=1, then restart what is \
+                   watched; what was started before is not counted";
 
 const ABSENT: &str = "Delays are left out, since there is no kernel.task_delayacct: the kernel is built without \
                       CONFIG_TASK_DELAY_ACCT, or /proc/sys is not to be seen here";

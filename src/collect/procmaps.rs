@@ -223,7 +223,7 @@ fn trouble(error: &io::Error) -> (Trouble, String) {
     match Trouble::of(error) {
         Trouble::Denied => {
             let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
-            (Trouble::Denied, format!("{what} of other users: it takes {capability}; {remedy}"))
+            (Trouble::Denied, format!("{what} of other users or groups: it takes {capability}; {remedy}"))
         }
         other => (other, format!("{what}: {error}")),
     }
@@ -235,7 +235,7 @@ pub(super) fn foresee(complaints: &mut Complaints) {
     if !capability.is_held() {
         complaints.add(
             Trouble::Absent,
-            format!("Processes of other users will be left out: it takes {capability}; {remedy}"),
+            format!("Processes of other users or groups will be left out: it takes {capability}; {remedy}"),
         );
     }
 }
