@@ -317,7 +317,7 @@ impl Agent {
     fn lines(&mut self, realtime: u64, at: u64, samples: &Samples) -> Vec<u8> {
         let Self { host, series, processes, collectors, complaints, .. } = self;
         let mem_total = psstat::mem_total(&host.proc, complaints);
-        let from = Sources { processes, samples, collectors, mem_total, at };
+        let from = Sources { processes, samples, collectors, mem_total };
         let written = series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
         let lines = encode(written.flat_map(|(tags, series)| points(tags, series, from)), realtime);
         series.retain(|_, series| !series.over);

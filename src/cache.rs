@@ -4,12 +4,12 @@
 //! file beside it, and is good for one boot, one format and one set of targets: anything else is a fresh start.
 
 use std::collections::BTreeMap;
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, Metadata, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::PathBuf;
 
-use rustix::fs::OFlags;
+use rustix::fs::{Access, OFlags, access};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
@@ -38,6 +38,10 @@ pub struct CacheFile {
 impl CacheFile {
     fn path(&self) -> PathBuf {
         self.directory.join(&self.name)
+    }
+
+    fn lock_path(&self) -> PathBuf {
+        self.directory.join(format!("{}.lock", self.name))
     }
 }
 
@@ -98,6 +102,27 @@ pub struct Cache {
 }
 
 impl Cache {
+    /// Whether the file can be used, as far as can be told without touching it.
+    ///
+    /// # Errors
+    /// Its directory is not one that may be written to, or something else lies in its place; `ResourceBusy`: another process uses
+    /// it now.
+    pub fn examine(file: &CacheFile) -> io::Result<()> {
+        access(&file.directory, Access::WRITE_OK | Access::EXEC_OK)?;
+        for path in [file.path(), file.lock_path()] {
+            match std::fs::symlink_metadata(&path) {
+                Ok(metadata) if !is_own_file(&metadata) => return Err(io::Error::other(Unusable::Foreign)),
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        match File::open(file.lock_path()).map(|lock| lock.try_lock()) {
+            Ok(Err(TryLockError::WouldBlock)) => Err(io::ErrorKind::ResourceBusy.into()),
+            _ => Ok(()),
+        }
+    }
+
     /// Locks the file and reads what is in it. `None`, after a warning: it cannot be used, and there is none.
     #[must_use]
     pub fn open(file: &CacheFile, host: &Host, digest: u64) -> Option<(Self, Option<State>)> {
@@ -106,7 +131,7 @@ impl Cache {
             say(Level::Warning, &format!("Cache file {}: {what}: {why}", path.display()));
         };
         let boot_id = host.proc.boot_id().map_err(|error| warn("not used, since the boot has no id", &error)).ok()?;
-        let lock = lock(&file.directory.join(format!("{}.lock", file.name)));
+        let lock = lock(&file.lock_path());
         let refuse = |error: io::Error| match error.kind() {
             io::ErrorKind::NotFound => warn("not used", &"its directory does not exist: create it"),
             _ => warn("not used, since it cannot be locked", &error),
@@ -129,7 +154,7 @@ impl Cache {
         let flags = i32::try_from(flags.bits()).unwrap_or_default();
         let file = OpenOptions::new().read(true).custom_flags(flags).open(self.file.path())?;
         let metadata = file.metadata()?;
-        if !metadata.is_file() || metadata.uid() != rustix::process::geteuid().as_raw() {
+        if !is_own_file(&metadata) {
             return Err(Unusable::Foreign);
         }
         let mut text = Vec::new();
@@ -186,6 +211,10 @@ impl Cache {
     pub fn path(&self) -> PathBuf {
         self.file.path()
     }
+}
+
+fn is_own_file(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.uid() == rustix::process::geteuid().as_raw()
 }
 
 fn lock(path: &std::path::Path) -> io::Result<File> {

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
+use std::io;
 
 use anstyle::{AnsiColor, Style};
-use rustix::fs::{Access, access};
 
-use crate::cache::CacheFile;
+use crate::cache::{Cache, CacheFile};
 use crate::collect::{Collectors, Look, Plan};
 use crate::config::Settings;
 use crate::encode::{Tags, clean};
@@ -109,15 +109,18 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
 
 fn check_cache(file: &CacheFile) -> Row {
     let path = file.directory.join(&file.name).display().to_string();
-    match access(&file.directory, Access::WRITE_OK | Access::EXEC_OK) {
-        Ok(()) => Row::new(State::Good, &[&path, "can be written"]),
+    let mut complaints = Complaints::default();
+    let says = match Cache::examine(file) {
+        Ok(()) => "can be written",
+        Err(error) if error.kind() == io::ErrorKind::ResourceBusy => "another process uses it now",
         Err(error) => {
-            let mut complaints = Complaints::default();
-            let remedy = "make it a directory that the user who runs the plugin may write to";
-            complaints.add(Trouble::Failed, format!("{}: {error}: {remedy}", file.directory.display()));
-            Row::new(State::Bad, &[&path, "cannot be written"]).because(&complaints)
+            let remedy =
+                "give cache_dir a directory of the user who runs the plugin, and cache_name a name that is free there";
+            complaints.add(Trouble::Failed, format!("{error}: {remedy}"));
+            "cannot be used"
         }
-    }
+    };
+    Row::new(State::Good, &[&path, says]).because(&complaints)
 }
 
 /// What targets select now.

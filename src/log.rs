@@ -1,6 +1,6 @@
 //! stderr: one line a message, with the prefix by which Telegraf tells its level, and only on change.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -19,6 +19,9 @@ pub enum Level {
     /// `I! `: good to know.
     Info,
 }
+
+/// So many things that a bound leaves out are named.
+const BOUNDED_MAX: usize = 20;
 
 /// How many messages nobody could take.
 static LOST: AtomicUsize = AtomicUsize::new(0);
@@ -82,6 +85,8 @@ impl Trouble {
 pub struct Complaints {
     said: BTreeMap<String, Trouble>,
     now: BTreeMap<String, Trouble>,
+    /// What a bound leaves out is said once and for all: what is near the bound comes and goes.
+    bounded: BTreeSet<String>,
 }
 
 impl Complaints {
@@ -102,9 +107,23 @@ impl Complaints {
 
     /// Ends a gather: says what is new, forgets what is over.
     pub fn say_changes(&mut self) {
-        for complaint in self.now.keys().filter(|complaint| !self.said.contains_key(*complaint)) {
-            say(Level::Warning, complaint);
+        let now = std::mem::take(&mut self.now);
+        for (complaint, trouble) in &now {
+            if *trouble == Trouble::Bounded {
+                self.say_bounded(complaint);
+            } else if !self.said.contains_key(complaint) {
+                say(Level::Warning, complaint);
+            }
         }
-        self.said = std::mem::take(&mut self.now);
+        self.said = now;
+    }
+
+    fn say_bounded(&mut self, complaint: &str) {
+        if self.bounded.len() < BOUNDED_MAX && self.bounded.insert(complaint.to_owned()) {
+            say(Level::Warning, complaint);
+            if self.bounded.len() == BOUNDED_MAX {
+                say(Level::Warning, "No more is said of what bounds leave out; self_stats counts it");
+            }
+        }
     }
 }

@@ -26,8 +26,6 @@ pub struct Sources<'a> {
     pub collectors: &'a Collectors,
     /// MemTotal, bytes, if it is known.
     pub mem_total: Option<u64>,
-    /// CLOCK_MONOTONIC of the gather, ns.
-    pub at: u64,
 }
 
 /// A point's fields.
@@ -94,10 +92,13 @@ fn of_tree(measurement: Measurement, tags: &Tags, series: &Series, from: Sources
         }
         Measurement::Procmaps => {
             let members = series.members().iter().map(|member| member.id);
-            vec![(None, procmaps::fields(procmaps.of_tree(tags, members)))]
+            let pss = if series.live == 0 { Some(0) } else { procmaps.of_tree(tags, members) };
+            vec![(None, procmaps::fields(pss))]
         }
         Measurement::Thread => {
             let by_nice = series.thread.total().into_iter().flat_map(|total| total.iter());
+            // What was counted while all of them were asked for stays, but is not asked for any more.
+            let by_nice = by_nice.filter(|(nice, _)| thread.counts(*nice));
             by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, delays))).collect()
         }
     }
@@ -110,8 +111,8 @@ fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources
     match measurement {
         Measurement::Psstat => Vec::new(),
         Measurement::Taskstat => {
-            let counts = taskstat.counters().value(id);
-            counts.map(|counts| (None, taskstat.fields(counts, delays))).into_iter().collect()
+            let counts = taskstat.value(id);
+            counts.map(|counts| (None, taskstat.fields(&counts, delays))).into_iter().collect()
         }
         Measurement::Procstat => {
             let rss = from.samples.get(id).and_then(|sample| sample.rss);
@@ -136,10 +137,7 @@ fn psstat(series: &mut Series, from: Sources) -> Fields {
         PsstatField::PCpu | PsstatField::CpuTime => cpu_is_known,
         _ => !series.hidden,
     });
-    let thread_max = || {
-        p_cpu?;
-        Some(share(series.busiest?, from.collectors.busiest.interval(from.at)?).min(1.0))
-    };
+    let thread_max = || p_cpu.and(series.busiest).map(|cores| cores.min(1.0));
     let values = known.filter_map(|field| {
         let value = match field {
             PsstatField::PCpu => Value::Float(rounded(p_cpu?, 1e6)),

@@ -99,7 +99,7 @@ pub struct CaughtSignals(Signals);
 /// # Errors
 /// The handlers cannot be installed.
 pub fn catch_signals() -> io::Result<CaughtSignals> {
-    Signals::new([SIGHUP, SIGUSR1, SIGUSR2, SIGINT, SIGTERM]).map(CaughtSignals)
+    Signals::new([SIGHUP, SIGUSR1, SIGUSR2]).map(CaughtSignals)
 }
 
 /// The prompts, in the order in which they are to be answered.
@@ -119,6 +119,10 @@ impl Prompts {
     /// # Errors
     /// No thread can be had.
     pub fn listen(pace: Pace, signals: CaughtSignals) -> io::Result<Self> {
+        // Until now these end the process: it may be waiting for a configuration that is a pipe.
+        for signal in [SIGINT, SIGTERM] {
+            signals.0.add_signal(signal)?;
+        }
         let bell = Bell::default();
         let hangup_reloads = matches!(pace, Pace::Every(_));
         hear_signals(signals, bell.clone(), hangup_reloads)?;

@@ -48,8 +48,8 @@ pub struct Series {
     pub threads: u64,
     /// Their resident memory, bytes, if it is known of all.
     pub rss: Option<u64>,
-    /// ns that the busiest of the threads has run since the last gather, if it is known of all.
-    pub busiest: Option<u64>,
+    /// Cores used by the busiest of the threads since the last gather, if it is known of all.
+    pub busiest: Option<f64>,
     /// Whether cgroups carry its CPU.
     pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
@@ -312,7 +312,7 @@ impl Series {
         self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
         if self.output.psstat_fields.contains(&PsstatField::PCpuThreadMax) {
             let mut busiest = reading.members.iter().map(|member| reading.collectors.busiest.of(member.id));
-            self.busiest = busiest.try_fold(0, |max: u64, busiest| Some(max.max(busiest?)));
+            self.busiest = busiest.try_fold(0.0, |max: f64, busiest| Some(max.max(busiest?)));
         }
     }
 

@@ -7,6 +7,7 @@ mod watched;
 
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
@@ -108,6 +109,24 @@ fn a_signal_before_the_configuration_is_read() {
     drop(configuration);
     assert!(plugin.line().starts_with("psstat,process_name=self p_cpu="));
     assert_stops_well(plugin);
+}
+
+/// Nothing is pending yet, so they just end it.
+#[test]
+fn sigterm_and_sigint_end_the_wait_for_a_configuration() {
+    let directory = tempfile::tempdir().unwrap();
+    let fifo = directory.path().join("fifo.conf");
+    mknodat(CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
+    for (signal, flags) in [(Signal::TERM, &["--interval", INTERVAL][..]), (Signal::INT, &["--check"])] {
+        let mut command = command();
+        command.args(flags).arg("--config").arg(&fifo);
+        let plugin = Plugin::start(command);
+        let waits = || std::fs::read_to_string(format!("/proc/{}/wchan", plugin.pid())).ok();
+        wait_for("it to wait", || waits().filter(|at| at.contains("wait_for_partner") || at.contains("fifo_open")));
+        plugin.signal(signal);
+        let (status, _, _) = plugin.wait();
+        assert_eq!(status.signal(), Some(signal.as_raw()), "{status}");
+    }
 }
 
 #[test]
@@ -392,6 +411,20 @@ fn sighup_reloads_and_the_counters_go_on() {
         names.iter().all(|line| line.contains("process_name=web ")).then_some(())
     });
     run.assert_web_goes_on();
+}
+
+/// What was counted while it was asked for is not repeated for ever.
+#[test]
+fn threads_of_nice_0_are_gone_when_they_are_asked_for_no_more() {
+    let run = Reloadable::new();
+    let threads = "collect = [\"psstat\", \"thread\"]\n".to_owned();
+    run.reload(&format!("thread_all_nice = true\n{threads}{}", target("web", 123)));
+    line_that(&run.plugin, |line| line.starts_with("thread,") && line.contains(",nice=0,"));
+    run.reload(&(threads + &target("web", 123)));
+    wait_for("psstat alone", || {
+        let lines = [run.plugin.line(), run.plugin.line(), run.plugin.line()];
+        lines.iter().all(|line| line.starts_with("psstat,")).then_some(())
+    });
 }
 
 #[test]

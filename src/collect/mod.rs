@@ -252,7 +252,7 @@ impl Collectors {
         }
         self.taskstat.sample(plan, look);
         self.thread.sample(&plan.processes, self.bounds, look);
-        self.busiest.sample(&plan.processes, self.bounds, look);
+        self.busiest.sample(&plan.processes, self.bounds, at, look);
         self.procmaps.sample(&plan.pages, &samples, self.bounds, at, look);
         samples
     }
@@ -263,7 +263,7 @@ impl Collectors {
             Measurement::Psstat => {
                 psstat::mem_total(look.proc, look.complaints);
                 self.sample_cpu(plan, look);
-                self.busiest.sample(&plan.processes, self.bounds, look);
+                self.busiest.sample(&plan.processes, self.bounds, 0, look);
             }
             Measurement::Procstat => drop(self.sample_cpu(plan, look)),
             Measurement::Taskstat => {

@@ -6,6 +6,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 use std::thread;
 use std::time::Duration;
@@ -24,6 +26,9 @@ type Series = BTreeMap<Tags, Vec<Identity>>;
 
 /// PSS of each process, bytes; a process that is gone has none.
 type Sizes = BTreeMap<Identity, io::Result<u64>>;
+
+/// A measurement that takes so long, ns, does not go on.
+const LONG: u64 = 60_000_000_000;
 
 /// How long `--check` waits.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,7 +75,7 @@ impl Procmaps {
         let period = u64::try_from(bounds.procmaps_interval.as_nanos()).unwrap_or(u64::MAX);
         self.take_in();
         match &self.pending {
-            Some(pending) => self.stuck = at.saturating_sub(pending.at) > period.saturating_mul(2),
+            Some(pending) => self.stuck = at.saturating_sub(pending.at) > period.saturating_mul(2).max(LONG),
             None => {
                 self.stuck = false;
                 let due = series.iter().filter(|(tags, _)| self.is_due(tags, at, period));
@@ -105,9 +110,10 @@ impl Procmaps {
             complaints.add(*trouble, message.clone());
         }
         if self.stuck {
+            let at = self.meter.as_ref().map_or(0, |meter| meter.at.load(Ordering::Relaxed));
             let message =
-                "procmaps is left out until it goes on: a process does not let its memory be looked at (state D?)";
-            complaints.add(Trouble::Failed, message.to_owned());
+                format!("procmaps is left out until process {at} lets its memory be looked at (is it in state D?)");
+            complaints.add(Trouble::Failed, message);
         }
     }
 
@@ -246,21 +252,28 @@ struct Meter {
     root: PathBuf,
     asked: Sender<Vec<Identity>>,
     sizes: Receiver<Sizes>,
+    /// The pid that it is at.
+    at: Arc<AtomicU32>,
 }
 
 impl Meter {
     fn start(proc_root: &Path) -> io::Result<Self> {
         let mut proc = Proc::open(proc_root)?;
         let ((asked, questions), (answers, sizes)) = (channel::<Vec<Identity>>(), channel());
+        let at = Arc::<AtomicU32>::default();
+        let now_at = Arc::clone(&at);
         thread::Builder::new().name("procmaps".to_owned()).spawn(move || {
             while let Ok(ids) = questions.recv() {
-                let size = |id| (id, proc.pss(id).map(|size| size.unwrap_or(0)));
+                let size = |id: Identity| {
+                    now_at.store(id.pid, Ordering::Relaxed);
+                    (id, proc.pss(id).map(|size| size.unwrap_or(0)))
+                };
                 if answers.send(ids.into_iter().map(size).collect()).is_err() {
                     return;
                 }
             }
         })?;
-        Ok(Self { root: proc_root.to_owned(), asked, sizes })
+        Ok(Self { root: proc_root.to_owned(), asked, sizes, at })
     }
 }
 

@@ -153,14 +153,13 @@ impl Thread {
         if self.all_nice != bounds.thread_all_nice {
             *self = Self { all_nice: bounds.thread_all_nice, ..Self::default() }; // what did not count has to begin anew
         }
-        let counts = |nice| nice != 0 || bounds.thread_all_nice;
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
         let (mut reader, mut sights, mut outcomes) = (Reader::default(), Vec::new(), Vec::new());
         for (id, _) in members.iter().filter(|(_, needs)| needs.thread) {
             while before.next_if(|threads| threads.id < *id).is_some() {} // both are sorted
             sights.clear();
             let outcome = reader.visit(*id, bounds, look, |reader, proc, process, tid| {
-                sights.extend(sight(reader, proc, process, tid, counts)?);
+                sights.extend(sight(reader, proc, process, tid, |nice| self.counts(nice))?);
                 Ok(())
             });
             let known = before.next_if(|threads| threads.id == *id);
@@ -183,6 +182,12 @@ impl Thread {
         }
         self.lacks_schedstat = reader.lacks_schedstat(look);
         self.counters.settle(outcomes);
+    }
+
+    /// Whether threads of a nice value count.
+    #[must_use]
+    pub fn counts(&self, nice: i8) -> bool {
+        nice != 0 || self.all_nice
     }
 
     /// The fields that are known.

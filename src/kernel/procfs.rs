@@ -13,6 +13,9 @@ use rustix::io::{pread, read};
 use super::stat::{Identity, Stat, decimal};
 use super::unless_gone;
 
+/// How often something is read that changes while it is.
+const TRIES: usize = 10;
+
 /// Longest file read of one process: a command line may have any length, but no one matches beyond this.
 const CMDLINE_MAX: usize = 64 * 1024;
 
@@ -140,19 +143,24 @@ impl Proc {
     /// # Errors
     /// EACCES for another user's process without CAP_SYS_PTRACE; a kernel without the file.
     pub fn pss(&mut self, id: Identity) -> io::Result<Option<u64>> {
-        let file = self.open_at(&FilePath::process(id.pid, "smaps_rollup"), OFlags::empty());
-        // Opened before: what is open stays this process's, even if the pid is used again.
-        let Some(stat) = self.stat_of(id)? else { return Ok(None) };
-        let file = file.map_err(|error| match error.kind() {
-            io::ErrorKind::NotFound => {
-                io::Error::new(io::ErrorKind::Unsupported, "the kernel has no smaps_rollup (Linux 4.14)")
+        for _ in 0..TRIES {
+            let file = self.open_at(&FilePath::process(id.pid, "smaps_rollup"), OFlags::empty());
+            // Opened before: what is open stays this process's, even if the pid is used again.
+            let Some(stat) = self.stat_of(id)? else { return Ok(None) };
+            let file = file.map_err(|error| match error.kind() {
+                io::ErrorKind::NotFound => {
+                    io::Error::new(io::ErrorKind::Unsupported, "the kernel has no smaps_rollup (Linux 4.14)")
+                }
+                _ => error,
+            });
+            match self.pss_of(file)? {
+                Some(pss) => return Ok(Some(pss)),
+                None if stat.is_leaderless() => return Ok(Some(self.leaderless_pss(id.pid)?.unwrap_or(0))),
+                None if stat.is_zombie() || stat.exiting || stat.rss == 0 => return Ok(Some(0)),
+                None => {} // it has executed another program since the file was opened
             }
-            _ => error,
-        });
-        match self.pss_of(file)? {
-            None if stat.is_leaderless() => self.leaderless_pss(id.pid),
-            pss => Ok(Some(pss.unwrap_or(0))),
         }
+        Err(io::Error::other("it executes one program after the other"))
     }
 
     /// `None`: it has no memory.

@@ -123,6 +123,27 @@ fn what_is_not_there_now_is_named_with_its_reason() {
     }
 }
 
+/// A cache file that cannot be used, or is in use.
+#[test]
+fn a_cache_file_is_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let cache = |directory: &Path| {
+        let cache = format!("cache_dir = \"{}\"\ncache_name = \"kept\"\n", directory.display());
+        Configured::new(&(cache + &target(&format!("pid = {}", std::process::id()))))
+    };
+    let row = |check: &Check| check.rows("Cache file").concat().join(" ");
+    let check = cache(directory.path()).check();
+    assert!(check.code == Some(0) && row(&check).contains("can be written"), "{check:?}");
+    let lock = fs::File::create(directory.path().join("kept.lock")).unwrap();
+    lock.lock().unwrap();
+    let check = cache(directory.path()).check();
+    assert!(check.code == Some(0) && row(&check).contains("another process uses it now"), "{check:?}");
+    drop(lock);
+    fs::create_dir(directory.path().join("kept")).unwrap();
+    cache(directory.path()).check().assert_fails(&[&["not a regular file of this user", "cache_name"]]);
+    cache(&directory.path().join("none")).check().assert_fails(&[&["No such file", "cache_dir"]]);
+}
+
 /// It may not come ever.
 #[test]
 fn what_cannot_be_makes_it_fail() {
