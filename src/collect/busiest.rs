@@ -104,6 +104,9 @@ impl Busiest {
                 }
                 Ok(())
             });
+            if outcome != Outcome::Known(()) {
+                process.tasks = tasks; // as they were
+            }
             (process.own, process.unknown) = (own(stat).max(process.own), outcome == Outcome::Unknown);
             if is_first {
                 process.begin_interval(at); // what it did before is not known to be of this one

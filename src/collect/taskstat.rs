@@ -116,7 +116,8 @@ impl Taskstat {
         !is_suspect || matches!(look.proc.stat_of(id), Ok(Some(stat)) if !is_dying(&stat, look.proc))
     }
 
-    /// What was read of a process: never less than before, as it is for a while after one of its threads was counted twice.
+    /// What was read of a process: never less than before, as it is for a while after one of its threads was counted twice, and
+    /// with older kernels (6.1 is one) when a thread exits, whose context switches they forget.
     #[must_use]
     pub fn value(&self, id: Identity) -> Option<Counts> {
         let mut value = *self.counters.value(id)?;
@@ -131,7 +132,7 @@ impl Taskstat {
         self.most.retain(|id, _| ids.binary_search(id).is_ok());
         for (id, outcome) in ids.iter().zip(outcomes) {
             if let (Outcome::Known(counts), Some(earlier)) = (outcome, self.counters.value(*id))
-                && counts.on_cpu() < earlier.on_cpu()
+                && counts.0.iter().zip(earlier.0).any(|(now, earlier)| *now < earlier)
             {
                 let most = self.most.entry(*id).or_default();
                 *most = most.max(earlier);

@@ -17,8 +17,8 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    /// Calls `visit` for each thread of a process, by tid; it is told whether that is the only one. A process with more threads
-    /// than the bound is left out, and named.
+    /// Calls `visit` for each thread of a process, with the process's stat and the tid, ascending. A process with more threads than
+    /// the bound is left out, and named.
     pub(super) fn visit(
         &mut self,
         id: Identity,
