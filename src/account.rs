@@ -426,14 +426,15 @@ impl Rate {
         Self { base: Some((0, at)) }
     }
 
-    /// The counter's growth per ns since the last time, and the new base. After less than [`Rate::SHORTEST`], nothing,
-    /// and the old base stays.
-    pub fn next(&mut self, counter: u64, at: u64) -> Option<f64> {
+    /// The counter's growth per ns since the last time, and how many ns that was; and the new base. After less than
+    /// [`Rate::SHORTEST`], nothing, and the old base stays.
+    pub fn next(&mut self, counter: u64, at: u64) -> Option<(f64, u64)> {
         let (before, since) = self.base?;
         let elapsed = at.checked_sub(since).filter(|elapsed| *elapsed >= Self::SHORTEST)?;
         self.base = Some((counter, at));
         #[allow(clippy::cast_precision_loss)] // 2^53 ns are 104 days in one interval
-        Some(counter.checked_sub(before)? as f64 / elapsed as f64)
+        let rate = counter.checked_sub(before)? as f64 / elapsed as f64;
+        Some((rate, elapsed))
     }
 
     /// Begins the first interval, unless one is running.
@@ -656,8 +657,8 @@ mod tests {
         rate.begin(0, 0);
         rate.begin(400, 50);
         assert_eq!(rate.next(50 * MS, 99 * MS), None, "too short: the base stays");
-        assert_eq!(rate.next(50 * MS, 100 * MS), Some(0.5));
-        assert_eq!(rate.next(50 * MS, 200 * MS), Some(0.0));
-        assert_eq!(Rate::since(0).next(300 * MS, 100 * MS), Some(3.0));
+        assert_eq!(rate.next(50 * MS, 100 * MS), Some((0.5, 100 * MS)));
+        assert_eq!(rate.next(50 * MS, 300 * MS), Some((0.0, 200 * MS)));
+        assert_eq!(Rate::since(0).next(300 * MS, 100 * MS), Some((3.0, 100 * MS)));
     }
 }

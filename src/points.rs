@@ -137,10 +137,11 @@ fn psstat(series: &mut Series, from: Sources) -> Fields {
         PsstatField::PCpu | PsstatField::CpuTime => cpu_is_known,
         _ => !series.hidden,
     });
-    let thread_max = || p_cpu.and(series.busiest).map(|cores| cores.min(1.0));
+    // In the same interval as p_cpu, which begins later for what was found later.
+    let thread_max = || p_cpu.zip(series.busiest).map(|((_, elapsed), busiest)| share(busiest, elapsed).min(1.0));
     let values = known.filter_map(|field| {
         let value = match field {
-            PsstatField::PCpu => Value::Float(rounded(p_cpu?, 1e6)),
+            PsstatField::PCpu => Value::Float(rounded(p_cpu?.0, 1e6)),
             PsstatField::PMem => Value::Float(rounded(share(series.rss?, from.mem_total?), 1e9)),
             PsstatField::NProc => Value::Integer(series.live),
             PsstatField::NZombie => Value::Integer(series.zombies),

@@ -48,8 +48,8 @@ pub struct Series {
     pub threads: u64,
     /// Their resident memory, bytes, if it is known of all.
     pub rss: Option<u64>,
-    /// Cores used by the busiest of the threads since the last gather, if it is known of all.
-    pub busiest: Option<f64>,
+    /// ns that the busiest of the threads has run since the last gather, if it is known of all.
+    pub busiest: Option<u64>,
     /// Whether cgroups carry its CPU.
     pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
@@ -222,8 +222,8 @@ impl Series {
         }
     }
 
-    /// Cores used since it was last written; it is being written now.
-    pub fn p_cpu(&mut self) -> Option<f64> {
+    /// Cores used since it was last written, and how long ago that was (ns); it is being written now.
+    pub fn p_cpu(&mut self) -> Option<(f64, u64)> {
         self.written = true;
         self.rate.next(self.cpu_time.total(), self.at)
     }
@@ -312,7 +312,7 @@ impl Series {
         self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
         if self.output.psstat_fields.contains(&PsstatField::PCpuThreadMax) {
             let mut busiest = reading.members.iter().map(|member| reading.collectors.busiest.of(member.id));
-            self.busiest = busiest.try_fold(0.0, |max: f64, busiest| Some(max.max(busiest?)));
+            self.busiest = busiest.try_fold(0, |max: u64, busiest| Some(max.max(busiest?)));
         }
     }
 

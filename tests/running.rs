@@ -427,6 +427,22 @@ fn threads_of_nice_0_are_gone_when_they_are_asked_for_no_more() {
     });
 }
 
+/// What the threads did before somebody asked is not known to be of this interval: the first line has no p_cpu_thread_max.
+#[test]
+fn the_busiest_thread_is_not_told_of_an_interval_that_was_not_looked_at() {
+    let directory = tempfile::tempdir().unwrap();
+    let own = target("self", std::process::id());
+    let mut command = command();
+    command.args(["--interval", INTERVAL, "--config"]).arg(configuration(directory.path(), &own));
+    let plugin = Plugin::start(command);
+    plugin.line();
+    configuration(directory.path(), &format!("psstat_fields = [\"all\"]\n{own}"));
+    plugin.signal(Signal::HUP);
+    let first = line_that(&plugin, |line| line.contains("cpu_time="));
+    assert_eq!(field(&first, "p_cpu_thread_max"), None, "{first}");
+    assert!(field(&plugin.line(), "p_cpu_thread_max").is_some());
+}
+
 #[test]
 fn a_bad_new_configuration_keeps_the_old_one_and_says_so() {
     let run = Reloadable::new();

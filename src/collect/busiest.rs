@@ -31,15 +31,13 @@ struct Process {
     unknown: bool,
     /// Whether they could not be read when the interval began.
     unknown_at_base: bool,
-    /// CLOCK_MONOTONIC (ns) when the interval began.
-    begun: u64,
 }
 
 impl Process {
-    /// A process at its first sight, all of whose work is of the interval that began at a time.
-    fn new(stat: &Stat, begun: u64) -> Self {
+    /// A process at its first sight, all of whose work is of this interval.
+    fn new(stat: &Stat) -> Self {
         let (tasks, unknown, unknown_at_base) = Default::default();
-        Self { id: stat.id, own: own(stat), own_base: 0, tasks, unknown, unknown_at_base, begun }
+        Self { id: stat.id, own: own(stat), own_base: 0, tasks, unknown, unknown_at_base }
     }
 
     /// Takes in a thread, after those with a lower tid; `before` are those of the last gather.
@@ -61,8 +59,8 @@ impl Process {
         Some(most.unwrap_or(0).min(all))
     }
 
-    fn begin_interval(&mut self, now: u64) {
-        (self.own_base, self.unknown_at_base, self.begun) = (self.own, self.unknown, now);
+    fn begin_interval(&mut self) {
+        (self.own_base, self.unknown_at_base) = (self.own, self.unknown);
         for task in &mut self.tasks {
             task.base = task.ran;
         }
@@ -78,8 +76,7 @@ fn own(stat: &Stat) -> u64 {
 pub struct Busiest {
     /// Sorted by pid.
     processes: Vec<Process>,
-    /// CLOCK_MONOTONIC (ns) of the gather, and when the interval began.
-    now: u64,
+    /// CLOCK_MONOTONIC (ns) when the interval began.
     begun: Option<u64>,
     #[serde(skip)]
     lacks_schedstat: bool,
@@ -87,8 +84,7 @@ pub struct Busiest {
 
 impl Busiest {
     /// One gather: reads the threads of each member (sorted by pid) of which that is needed.
-    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, at: u64, look: &mut Look) {
-        self.now = at;
+    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, look: &mut Look) {
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
         let mut reader = Reader::default();
         for (id, _) in members.iter().filter(|(_, needs)| needs.busiest) {
@@ -96,7 +92,7 @@ impl Busiest {
             let known = before.next_if(|process| process.id == *id);
             let Some(stat) = look.processes.get_exactly(*id) else { continue };
             let is_first = known.is_none() && !look.processes.is_newborn(*id);
-            let mut process = known.unwrap_or_else(|| Process::new(stat, self.begun.unwrap_or(at)));
+            let mut process = known.unwrap_or_else(|| Process::new(stat));
             let tasks = std::mem::take(&mut process.tasks);
             let outcome = reader.visit(*id, bounds, look, |reader, proc, stat, tid| {
                 if let Some(schedstat) = reader.schedstat(proc, stat, tid)? {
@@ -109,29 +105,32 @@ impl Busiest {
             }
             (process.own, process.unknown) = (own(stat).max(process.own), outcome == Outcome::Unknown);
             if is_first {
-                process.begin_interval(at); // what it did before is not known to be of this one
+                process.begin_interval(); // what it did before is not known to be of this one
+                process.unknown_at_base = self.begun.is_none();
             }
             self.processes.push(process);
         }
         self.lacks_schedstat = reader.lacks_schedstat(look);
     }
 
-    /// Cores that the busiest thread of a process has used in the interval; `None` if that could not be read. 0 for a process at
-    /// its first sight, as with its CPU.
+    /// ns that the busiest thread of a process has run in the interval; `None` if that could not be read. 0 for a process at its
+    /// first sight, as with its CPU.
     #[must_use]
-    #[allow(clippy::cast_precision_loss)] // 2^53 ns are 104 days in one interval
-    pub fn of(&self, id: Identity) -> Option<f64> {
+    pub fn of(&self, id: Identity) -> Option<u64> {
         let index = self.processes.binary_search_by_key(&id, |process| process.id).ok()?;
-        let process = self.processes.get(index).filter(|_| !self.lacks_schedstat)?;
-        let (busiest, elapsed) = (process.busiest()?, self.now.saturating_sub(process.begun));
-        Some(if busiest == 0 { 0.0 } else { busiest as f64 / elapsed.max(Rate::SHORTEST) as f64 })
+        self.processes.get(index).filter(|_| !self.lacks_schedstat)?.busiest()
+    }
+
+    /// More may be asked for from now on: what was not looked at when the interval began is not known in this one.
+    pub(super) fn expect_more(&mut self) {
+        self.begun = None;
     }
 
     /// What was busiest is written now: begins the next interval, if this one was long enough to say.
     pub fn begin_interval(&mut self, now: u64) {
         if self.begun.is_none_or(|begun| now.saturating_sub(begun) >= Rate::SHORTEST) {
             self.begun = Some(now);
-            self.processes.iter_mut().for_each(|process| process.begin_interval(now));
+            self.processes.iter_mut().for_each(Process::begin_interval);
         }
     }
 }
@@ -147,11 +146,11 @@ mod tests {
     fn busiest(before: &[(u32, u64)], own: u64, now: &[(u32, u64)]) -> Option<u64> {
         let id = Identity { pid: 1, start: 1 };
         let (unknown, unknown_at_base) = (false, false);
-        let mut process = Process { id, own: 0, own_base: 0, tasks: Vec::new(), unknown, unknown_at_base, begun: 0 };
+        let mut process = Process { id, own: 0, own_base: 0, tasks: Vec::new(), unknown, unknown_at_base };
         for (tid, ran) in before {
             process.take_in(*tid, ran * MS, &[]);
         }
-        process.begin_interval(0);
+        process.begin_interval();
         let tasks = std::mem::take(&mut process.tasks);
         for (tid, ran) in now {
             process.take_in(*tid, ran * MS, &tasks);
@@ -174,18 +173,5 @@ mod tests {
         for (what, before, own, now, expected) in cases {
             assert_eq!(busiest(before, own, now), Some(expected), "{what}");
         }
-    }
-
-    /// A process that was first seen in the middle of the interval of the others has one of its own.
-    #[test]
-    fn the_first_interval_begins_at_first_sight() {
-        let id = Identity { pid: 1, start: 1 };
-        let (unknown, unknown_at_base) = (false, false);
-        let tasks = vec![Task { tid: 1, ran: 3000 * MS, base: 1000 * MS }];
-        let process =
-            Process { id, own: 3000 * MS, own_base: 1000 * MS, tasks, unknown, unknown_at_base, begun: 4000 * MS };
-        let (begun, now, lacks_schedstat) = (Some(0), 6000 * MS, false);
-        let busiest = Busiest { processes: vec![process], begun, now, lacks_schedstat };
-        assert_eq!(busiest.of(id), Some(1.0));
     }
 }

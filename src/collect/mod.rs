@@ -238,9 +238,10 @@ impl Collectors {
         *self = Self { bounds: self.bounds, ..remembered };
     }
 
-    /// Goes on within other bounds.
+    /// Goes on within other bounds, for what may be other targets.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
+        self.busiest.expect_more();
     }
 
     /// One gather (`at`: CLOCK_MONOTONIC, ns): reads what the table does not hold of the members, each once, and settles their
@@ -252,7 +253,7 @@ impl Collectors {
         }
         self.taskstat.sample(plan, look);
         self.thread.sample(&plan.processes, self.bounds, look);
-        self.busiest.sample(&plan.processes, self.bounds, at, look);
+        self.busiest.sample(&plan.processes, self.bounds, look);
         self.procmaps.sample(&plan.pages, &samples, self.bounds, at, look);
         samples
     }
@@ -263,7 +264,7 @@ impl Collectors {
             Measurement::Psstat => {
                 psstat::mem_total(look.proc, look.complaints);
                 self.sample_cpu(plan, look);
-                self.busiest.sample(&plan.processes, self.bounds, 0, look);
+                self.busiest.sample(&plan.processes, self.bounds, look);
             }
             Measurement::Procstat => drop(self.sample_cpu(plan, look)),
             Measurement::Taskstat => {
