@@ -259,7 +259,8 @@ impl Agent {
         let series = series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids()));
         let plan = Plan::new(measurements(targets), series);
         processes.hold(&plan.ids());
-        collectors.sample(&plan, at, &mut Look { processes, proc: &mut host.proc, complaints })
+        let Host { proc, taskstats, .. } = host;
+        collectors.sample(&plan, at, &mut Look { processes, proc, taskstats: taskstats.as_mut(), complaints })
     }
 
     fn account(&mut self, selection: BTreeMap<Tags, Selected>, members: Vec<Vec<Member>>, samples: &Samples, at: u64) {

@@ -208,7 +208,8 @@ fn check_measurements(
     let plan = Plan::new(measurements.clone(), series);
     let rows = measurements.into_iter().map(|measurement| {
         let mut complaints = Complaints::default();
-        let mut look = Look { processes, proc: &mut host.proc, complaints: &mut complaints };
+        let Host { proc, taskstats, .. } = &mut *host;
+        let mut look = Look { processes, proc, taskstats: taskstats.as_mut(), complaints: &mut complaints };
         collectors.try_out(measurement, &plan, &mut look);
         let row = Row::new(State::Good, &[]).because(&complaints);
         let says = match row.state {

@@ -6,17 +6,19 @@
 //! process: pid, ppid, state, start, utime, stime, cutime, cstime (ticks), threads, rss (pages), and comm in Rust's quoting.
 //! A process started at or after tick 100000 + 1000 × N was born after gather N. In `N/threads` each line is a thread of one:
 //! pid, tid, nice, blkio_delay (ticks), its schedstat: oncpu, waiting (ns), slices; and its start, if it is not the process's. Other
-//! sections are files.
+//! sections are files. In `N/taskstats` each line is what the kernel answers for a process: pid, and taskstat's fields in their
+//! order, as many as that kernel has; or the one line is "refused".
 //!
 //! `TASKSTATS_TEST_UPDATE=1 cargo test --test golden` writes what comes out into the cases: read the difference.
 
 // A test says what went wrong by panicking.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, clippy::print_stderr)]
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::fs;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::{Duration, SystemTime};
@@ -26,6 +28,7 @@ use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::Settings;
 use telegraf_taskstats::host::Host;
 use telegraf_taskstats::kernel::clock::Clock;
+use telegraf_taskstats::kernel::taskstats::{Ask, COUNTERS, Delays};
 
 const SECOND: u64 = 1_000_000_000;
 const BOOTED: u64 = 1_700_000_000 * SECOND;
@@ -88,7 +91,7 @@ impl Case {
         let mut files = BTreeMap::from([("proc/meminfo".to_owned(), MEMINFO.to_owned())]);
         for (header, section) in &self.sections {
             match header.strip_prefix(&prefix) {
-                Some("expected" | "threads") | None => {}
+                Some("expected" | "threads" | "taskstats") | None => {}
                 Some("processes") => {
                     let threads = self.get(&format!("{prefix}threads")).unwrap_or_default();
                     let threads: Vec<_> = threads.lines().map(Thread::parse).collect();
@@ -178,6 +181,40 @@ fn remove_all_but(directory: &Path, kept: &BTreeSet<PathBuf>) {
     }
 }
 
+/// What is answered for each pid.
+type Answers = BTreeMap<u32, Vec<u64>>;
+
+/// Answers as set; nobody may ask if there are none.
+#[derive(Clone, Default)]
+struct FakeTaskstats(Rc<RefCell<Option<Answers>>>);
+
+impl FakeTaskstats {
+    fn set(&self, section: &str) {
+        let answer = |line: &str| {
+            let mut numbers = line.split(' ').map(|number| number.parse().unwrap());
+            (u32::try_from(numbers.next().unwrap()).unwrap(), numbers.collect())
+        };
+        let answers = (section != "refused\n").then(|| section.lines().map(answer).collect());
+        self.0.replace(answers);
+    }
+}
+
+impl Ask for FakeTaskstats {
+    fn ask(&mut self, tgids: &[u32], each: &mut dyn FnMut(usize, io::Result<Option<Delays>>)) -> io::Result<()> {
+        let answers = self.0.borrow();
+        let Some(answers) = answers.as_ref() else { return Err(io::ErrorKind::PermissionDenied.into()) };
+        for (index, tgid) in tgids.iter().enumerate() {
+            let delays = answers.get(tgid).map(|numbers| {
+                let mut values = [0; COUNTERS];
+                values[..numbers.len()].copy_from_slice(numbers);
+                Delays { values, known: numbers.len() }
+            });
+            each(index, Ok(delays));
+        }
+        Ok(())
+    }
+}
+
 /// Runs a case: the lines of each gather.
 fn run(case: &Case) -> Vec<String> {
     let root = tempfile::tempdir().unwrap();
@@ -195,11 +232,17 @@ fn run(case: &Case) -> Vec<String> {
     let clock = FakeClock(Rc::new(Cell::new(1000 * SECOND)));
     let steps = case.sections.iter().filter(|(header, _)| header.ends_with("/expected")).count();
     case.make(0, root.path());
-    let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone())).unwrap();
+    let mut host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone())).unwrap();
+    let taskstats = FakeTaskstats::default();
+    if let Some(section) = case.get("0/taskstats") {
+        taskstats.set(section);
+        host.taskstats = Box::new(taskstats.clone());
+    }
     let mut agent = Agent::new(settings, host, 100);
     let _ = agent.prime();
     let gathers = (1..=steps).map(|step| {
         case.make(step, root.path());
+        taskstats.set(case.get(&format!("{step}/taskstats")).unwrap_or_default());
         clock.0.set(clock.0.get() + 10 * SECOND);
         let lines = String::from_utf8(agent.gather()).unwrap();
         let time = format!(" {}", clock.realtime());

@@ -22,6 +22,7 @@ use crate::account::{Charge, Ledger};
 use crate::encode::Tags;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
+use crate::kernel::taskstats::Ask;
 use crate::log::{Complaints, Trouble};
 use crate::output::{Measurement, Output, PsstatField, Scope};
 use crate::processes::Processes;
@@ -162,6 +163,8 @@ pub struct Look<'a> {
     pub processes: &'a Processes,
     /// `/proc`, for what the table does not hold.
     pub proc: &'a mut Proc,
+    /// Who tells what processes have waited for.
+    pub taskstats: &'a mut dyn Ask,
     /// Where to say what cannot be read.
     pub complaints: &'a mut Complaints,
 }

@@ -283,6 +283,7 @@ mod tests {
     use super::*;
     use crate::collect::Sample;
     use crate::kernel::clock::SystemClock;
+    use crate::kernel::taskstats::AskNobody;
     use crate::processes::Processes;
     use std::fs;
 
@@ -324,14 +325,15 @@ mod tests {
             self.processes.scan(&mut self.proc, &SystemClock).unwrap();
             let series = BTreeMap::from([(self.tags.clone(), ids.to_vec())]);
             let mut complaints = Complaints::default();
-            let mut look = Look { processes: &self.processes, proc: &mut self.proc, complaints: &mut complaints };
+            let (taskstats, complaints) = (&mut AskNobody(String::new()), &mut complaints);
+            let mut look = Look { processes: &self.processes, proc: &mut self.proc, taskstats, complaints };
             let rss = |id: &Identity| self.processes.get_exactly(*id).map(|stat| stat.rss * 4096);
             let (cpu, user, system) = Default::default();
             let sample = |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id) };
             let samples = Samples { all: ids.iter().map(sample).collect() };
             self.procmaps.sample(&series, &samples, self.bounds, second * SECOND, &mut look);
             self.procmaps.wait();
-            self.procmaps.complain(&mut complaints);
+            self.procmaps.complain(complaints);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
             self.procmaps.of_tree(&self.tags, ids.iter().copied()).map(|bytes| bytes / 1024)
         }

@@ -12,7 +12,7 @@ use crate::encode::Value;
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
-use crate::kernel::taskstats::{COUNTERS, NAMES, Taskstats};
+use crate::kernel::taskstats::{Ask, COUNTERS, NAMES};
 use crate::log::Trouble;
 use crate::output::Measurement;
 
@@ -54,8 +54,6 @@ impl Counter for Counts {
 /// Asks the kernel for the delays of each process, and remembers what it said.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Taskstat {
-    #[serde(skip)]
-    socket: Option<Taskstats>,
     counters: Counters<Counts>,
     /// The most that was read of a process of which it has fallen since.
     #[serde(skip)]
@@ -82,7 +80,7 @@ impl Taskstat {
             if pids.is_empty() {
                 pids.push(std::process::id());
             }
-            if let Err(error) = self.ask(&pids, look.proc, &mut outcomes) {
+            if let Err(error) = self.ask(&pids, look.taskstats, &mut outcomes) {
                 let (trouble, remedy) = remedy(&error);
                 look.complaints.add(trouble, format!("taskstat is left out: {remedy}"));
             }
@@ -140,23 +138,9 @@ impl Taskstat {
         }
     }
 
-    fn ask(&mut self, pids: &[u32], proc: &mut Proc, outcomes: &mut [Outcome<Counts>]) -> io::Result<()> {
-        if !proc.is_of_our_pid_namespace() {
-            return Err(io::Error::new(
-                io::ErrorKind::Unsupported,
-                format!(
-                    "{} is of another pid namespace, whose pids netlink does not know; run the plugin in that namespace, \
-                     as with docker run --pid=host",
-                    proc.root().display()
-                ),
-            ));
-        }
-        let socket = match &mut self.socket {
-            Some(socket) => socket,
-            none => none.insert(Taskstats::open()?),
-        };
+    fn ask(&mut self, pids: &[u32], taskstats: &mut dyn Ask, outcomes: &mut [Outcome<Counts>]) -> io::Result<()> {
         let (known, mut failed) = (&mut self.known, None);
-        socket.query(pids, |index, answer| {
+        taskstats.ask(pids, &mut |index, answer| {
             let outcome = match answer {
                 Ok(Some(delays)) => {
                     *known = delays.known;

@@ -108,6 +108,39 @@ impl Delays {
     }
 }
 
+/// Who can be asked what processes have waited for; a trait so that tests can answer.
+pub trait Ask {
+    /// Asks for each of `tgids`: see [`Taskstats::query`].
+    ///
+    /// # Errors
+    /// Nothing can be asked.
+    fn ask(&mut self, tgids: &[u32], each: &mut dyn FnMut(usize, io::Result<Option<Delays>>)) -> io::Result<()>;
+}
+
+/// The kernel of this host, by a socket that is opened when there is something to ask.
+#[derive(Debug, Default)]
+pub struct AskKernel(Option<Taskstats>);
+
+impl Ask for AskKernel {
+    fn ask(&mut self, tgids: &[u32], each: &mut dyn FnMut(usize, io::Result<Option<Delays>>)) -> io::Result<()> {
+        let taskstats = match &mut self.0 {
+            Some(taskstats) => taskstats,
+            none => none.insert(Taskstats::open()?),
+        };
+        taskstats.query(tgids, each)
+    }
+}
+
+/// Nobody, for this reason.
+#[derive(Debug)]
+pub struct AskNobody(pub String);
+
+impl Ask for AskNobody {
+    fn ask(&mut self, _: &[u32], _: &mut dyn FnMut(usize, io::Result<Option<Delays>>)) -> io::Result<()> {
+        Err(io::Error::new(ErrorKind::Unsupported, self.0.clone()))
+    }
+}
+
 /// A generic netlink socket, and the number that the family TASKSTATS has on this host.
 pub struct Taskstats {
     socket: NlSocket,
