@@ -272,6 +272,8 @@ pub struct Counted<T> {
     id: Identity,
     /// As last read, if ever.
     value: Option<T>,
+    /// As it was when it was first read, and all that it gained since: what is read may fall, this does not.
+    total: T,
     /// Gained since the last gather.
     #[serde(skip)]
     gained: T,
@@ -295,28 +297,39 @@ impl<T: Counter> Counters<T> {
         let mut before = std::mem::take(&mut self.all).into_iter().peekable();
         self.all.extend(outcomes.into_iter().map(|(id, newborn, outcome)| {
             while before.next_if(|counted| counted.id < id).is_some() {} // both are sorted
-            let earlier = before.next_if(|counted| counted.id == id).and_then(|counted| counted.value);
+            let (earlier, mut total) = match before.next_if(|counted| counted.id == id) {
+                Some(Counted { value, total, .. }) => (value, total),
+                None => (None, T::default()),
+            };
             let unknown = matches!(outcome, Outcome::Unknown);
             let (value, gained) = match (outcome, earlier) {
                 (Outcome::Known(value), Some(earlier)) => {
                     let gained = value.since(&earlier);
+                    total.add(&gained);
                     (Some(value), gained)
                 }
-                (Outcome::Known(value), None) if newborn => (Some(value.clone()), value),
                 (Outcome::Known(value), None) => {
-                    let nothing = value.since(&value);
-                    (Some(value), nothing)
+                    total = value.clone();
+                    let gained = if newborn { value.clone() } else { value.since(&value) };
+                    (Some(value), gained)
                 }
                 (Outcome::Gone | Outcome::Unknown, earlier) => (earlier, T::default()),
             };
-            Counted { id, value, gained, unknown }
+            Counted { id, value, total, gained, unknown }
         }));
     }
 
-    /// What was read of a process at this gather, or before if it is gone since.
+    /// What was last read of a process.
     #[must_use]
-    pub fn value(&self, id: Identity) -> Option<&T> {
-        self.get(id).filter(|counted| !counted.unknown)?.value.as_ref()
+    pub fn last(&self, id: Identity) -> Option<&T> {
+        self.get(id)?.value.as_ref()
+    }
+
+    /// All that a process has counted, unless it could not be read now: never falls.
+    #[must_use]
+    pub fn total(&self, id: Identity) -> Option<&T> {
+        let counted = self.get(id).filter(|counted| !counted.unknown && counted.value.is_some())?;
+        Some(&counted.total)
     }
 
     fn get(&self, id: Identity) -> Option<&Counted<T>> {
@@ -635,6 +648,17 @@ mod tests {
         }
     }
 
+    /// A reading that falls is a new base: nothing falls, and growth goes on.
+    #[test]
+    fn what_a_process_has_counted_never_falls() {
+        let mut counters = Counters::default();
+        let totals = [100_u64, 190, 110, 120, 200].map(|value| {
+            counters.settle([(id(7), false, Outcome::Known(value))]);
+            counters.total(id(7)).copied()
+        });
+        assert_eq!(totals, [100, 190, 190, 200, 280].map(Some));
+    }
+
     #[test]
     fn a_tally_keeps_what_the_gone_had_and_leaves_out_what_does_not_count() {
         let (mut counters, mut tally) = (Counters::default(), Tally::default());
@@ -645,7 +669,7 @@ mod tests {
         counters.settle([known(1, 11)]);
         tally.take_in(&[(id(1), true)], &counters);
         assert_eq!(tally.total(), Some(&31));
-        assert_eq!((counters.value(id(1)), counters.value(id(2))), (Some(&11), None));
+        assert_eq!((counters.total(id(1)), counters.total(id(2))), (Some(&11), None));
         tally.take_in(&[(id(1), true), (id(9), true)], &counters);
         assert_eq!(tally.total(), None, "a member of which nothing is known");
     }

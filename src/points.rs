@@ -111,8 +111,8 @@ fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources
     match measurement {
         Measurement::Psstat => Vec::new(),
         Measurement::Taskstat => {
-            let counts = taskstat.value(id);
-            counts.map(|counts| (None, taskstat.fields(&counts, delays))).into_iter().collect()
+            let counts = taskstat.counters().total(id);
+            counts.map(|counts| (None, taskstat.fields(counts, delays))).into_iter().collect()
         }
         Measurement::Procstat => {
             let rss = from.samples.get(id).and_then(|sample| sample.rss);
@@ -121,7 +121,7 @@ fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources
         }
         Measurement::Procmaps => vec![(None, procmaps::fields(procmaps.of_process(tags, id)))],
         Measurement::Thread => {
-            let by_nice = thread.counters().value(id).into_iter().flat_map(|counted| counted.iter());
+            let by_nice = thread.counters().total(id).into_iter().flat_map(|counted| counted.iter());
             by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, delays))).collect()
         }
     }
@@ -137,8 +137,10 @@ fn psstat(series: &mut Series, from: Sources) -> Fields {
         PsstatField::PCpu | PsstatField::CpuTime => cpu_is_known,
         _ => !series.hidden,
     });
-    // In the same interval as p_cpu, which begins later for what was found later.
-    let thread_max = || p_cpu.zip(series.busiest).map(|((_, elapsed), busiest)| share(busiest, elapsed).min(1.0));
+    let thread_max = || {
+        let (_, elapsed) = p_cpu?;
+        from.collectors.busiest.of(series.members().iter().map(|member| member.id), elapsed)
+    };
     let values = known.filter_map(|field| {
         let value = match field {
             PsstatField::PCpu => Value::Float(rounded(p_cpu?.0, 1e6)),

@@ -94,7 +94,7 @@ impl Bell {
 #[derive(Debug)]
 pub struct CaughtSignals(Signals);
 
-/// Catches the signals that Telegraf or a person may send.
+/// Catches the signals that prompt. Those that stop are caught as soon as somebody listens.
 ///
 /// # Errors
 /// The handlers cannot be installed.

@@ -8,7 +8,7 @@ use crate::collect::thread::ByNice;
 use crate::collect::{Collectors, Sample, Samples};
 use crate::kernel::cgroup::Usage;
 use crate::kernel::stat::{Identity, Stat};
-use crate::output::{Measurement, Output, PsstatField, Scope};
+use crate::output::{Measurement, Output, Scope};
 use crate::processes::{Presence, Processes};
 use crate::select::{Member, Root};
 
@@ -48,8 +48,6 @@ pub struct Series {
     pub threads: u64,
     /// Their resident memory, bytes, if it is known of all.
     pub rss: Option<u64>,
-    /// ns that the busiest of the threads has run since the last gather, if it is known of all.
-    pub busiest: Option<u64>,
     /// Whether cgroups carry its CPU.
     pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
@@ -145,7 +143,6 @@ impl Series {
             zombies: 0,
             threads: 0,
             rss: None,
-            busiest: None,
             metered: false,
             at: 0,
             unknown: false,
@@ -310,10 +307,6 @@ impl Series {
         self.threads = alive.map(|stat| u64::from(stat.num_threads)).fold(0, u64::saturating_add);
         let samples = reading.members.iter().filter_map(|member| reading.samples.get(member.id));
         self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
-        if self.output.psstat_fields.contains(&PsstatField::PCpuThreadMax) {
-            let mut busiest = reading.members.iter().map(|member| reading.collectors.busiest.of(member.id));
-            self.busiest = busiest.try_fold(0, |max: u64, busiest| Some(max.max(busiest?)));
-        }
     }
 
     fn member(&self, id: Identity) -> Option<&Member> {

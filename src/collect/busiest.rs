@@ -31,13 +31,15 @@ struct Process {
     unknown: bool,
     /// Whether they could not be read when the interval began.
     unknown_at_base: bool,
+    /// CLOCK_MONOTONIC (ns) when the interval began.
+    begun: u64,
 }
 
 impl Process {
-    /// A process at its first sight, all of whose work is of this interval.
-    fn new(stat: &Stat) -> Self {
+    /// A process at its first sight, all of whose work is of the interval that began at a time.
+    fn new(stat: &Stat, begun: u64) -> Self {
         let (tasks, unknown, unknown_at_base) = Default::default();
-        Self { id: stat.id, own: own(stat), own_base: 0, tasks, unknown, unknown_at_base }
+        Self { id: stat.id, own: own(stat), own_base: 0, tasks, unknown, unknown_at_base, begun }
     }
 
     /// Takes in a thread, after those with a lower tid; `before` are those of the last gather.
@@ -59,12 +61,17 @@ impl Process {
         Some(most.unwrap_or(0).min(all))
     }
 
-    fn begin_interval(&mut self) {
-        (self.own_base, self.unknown_at_base) = (self.own, self.unknown);
+    fn begin_interval(&mut self, now: u64) {
+        (self.own_base, self.unknown_at_base, self.begun) = (self.own, self.unknown, now);
         for task in &mut self.tasks {
             task.base = task.ran;
         }
     }
+}
+
+#[allow(clippy::cast_precision_loss)] // 2^53 ns are 104 days in one interval
+fn share(part: u64, of: u64) -> f64 {
+    if part == 0 { 0.0 } else { part as f64 / of as f64 }
 }
 
 fn own(stat: &Stat) -> u64 {
@@ -76,7 +83,8 @@ fn own(stat: &Stat) -> u64 {
 pub struct Busiest {
     /// Sorted by pid.
     processes: Vec<Process>,
-    /// CLOCK_MONOTONIC (ns) when the interval began.
+    /// CLOCK_MONOTONIC (ns) of the last gather, and when the interval began of those that were known then.
+    now: u64,
     begun: Option<u64>,
     #[serde(skip)]
     lacks_schedstat: bool,
@@ -84,7 +92,8 @@ pub struct Busiest {
 
 impl Busiest {
     /// One gather: reads the threads of each member (sorted by pid) of which that is needed.
-    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, look: &mut Look) {
+    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, at: u64, look: &mut Look) {
+        self.now = at;
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
         let mut reader = Reader::default();
         for (id, _) in members.iter().filter(|(_, needs)| needs.busiest) {
@@ -92,7 +101,7 @@ impl Busiest {
             let known = before.next_if(|process| process.id == *id);
             let Some(stat) = look.processes.get_exactly(*id) else { continue };
             let is_first = known.is_none() && !look.processes.is_newborn(*id);
-            let mut process = known.unwrap_or_else(|| Process::new(stat));
+            let mut process = known.unwrap_or_else(|| Process::new(stat, self.begun.unwrap_or(at)));
             let tasks = std::mem::take(&mut process.tasks);
             let outcome = reader.visit(*id, bounds, look, |reader, proc, stat, tid| {
                 if let Some(schedstat) = reader.schedstat(proc, stat, tid)? {
@@ -105,20 +114,29 @@ impl Busiest {
             }
             (process.own, process.unknown) = (own(stat).max(process.own), outcome == Outcome::Unknown);
             if is_first {
-                process.begin_interval(); // what it did before is not known to be of this one
-                process.unknown_at_base = self.begun.is_none();
+                process.begin_interval(at); // what it did before is not known to be of this one
+                process.unknown_at_base |= self.begun.is_none();
             }
             self.processes.push(process);
         }
         self.lacks_schedstat = reader.lacks_schedstat(look);
     }
 
-    /// ns that the busiest thread of a process has run in the interval; `None` if that could not be read. 0 for a process at its
-    /// first sight, as with its CPU.
+    /// Cores used by the busiest thread of some processes, in an interval that has lasted for so long (ns) of the series that they
+    /// are of. `None` if that is not known of one of them, or not of all of the interval.
     #[must_use]
-    pub fn of(&self, id: Identity) -> Option<u64> {
-        let index = self.processes.binary_search_by_key(&id, |process| process.id).ok()?;
-        self.processes.get(index).filter(|_| !self.lacks_schedstat)?.busiest()
+    pub fn of(&self, ids: impl IntoIterator<Item = Identity>, elapsed: u64) -> Option<f64> {
+        let own = self.now.saturating_sub(self.begun?);
+        if elapsed > own.saturating_add(Rate::SHORTEST) {
+            return None; // nobody looked at the series when this interval began
+        }
+        ids.into_iter().try_fold(0.0, |most: f64, id| {
+            let index = self.processes.binary_search_by_key(&id, |process| process.id).ok()?;
+            let process = self.processes.get(index).filter(|_| !self.lacks_schedstat)?;
+            // Either may have begun later: the series, or the first sight of the process.
+            let over = self.now.saturating_sub(process.begun).max(elapsed);
+            Some(most.max(share(process.busiest()?, over).min(1.0)))
+        })
     }
 
     /// More may be asked for from now on: what was not looked at when the interval began is not known in this one.
@@ -130,7 +148,7 @@ impl Busiest {
     pub fn begin_interval(&mut self, now: u64) {
         if self.begun.is_none_or(|begun| now.saturating_sub(begun) >= Rate::SHORTEST) {
             self.begun = Some(now);
-            self.processes.iter_mut().for_each(Process::begin_interval);
+            self.processes.iter_mut().for_each(|process| process.begin_interval(now));
         }
     }
 }
@@ -146,11 +164,11 @@ mod tests {
     fn busiest(before: &[(u32, u64)], own: u64, now: &[(u32, u64)]) -> Option<u64> {
         let id = Identity { pid: 1, start: 1 };
         let (unknown, unknown_at_base) = (false, false);
-        let mut process = Process { id, own: 0, own_base: 0, tasks: Vec::new(), unknown, unknown_at_base };
+        let mut process = Process { id, own: 0, own_base: 0, tasks: Vec::new(), unknown, unknown_at_base, begun: 0 };
         for (tid, ran) in before {
             process.take_in(*tid, ran * MS, &[]);
         }
-        process.begin_interval();
+        process.begin_interval(0);
         let tasks = std::mem::take(&mut process.tasks);
         for (tid, ran) in now {
             process.take_in(*tid, ran * MS, &tasks);
@@ -173,5 +191,28 @@ mod tests {
         for (what, before, own, now, expected) in cases {
             assert_eq!(busiest(before, own, now), Some(expected), "{what}");
         }
+    }
+
+    /// Begun at 0; it is 10 s now. Process 1 was known when the interval began, 2 was first seen at 8 s; the busiest thread of each
+    /// has run 2 s since. What is told of them in a series that was written so many seconds ago:
+    #[test]
+    fn the_interval_is_that_of_the_series_and_of_the_process() {
+        const SECOND: u64 = 1000 * MS;
+        let process = |pid, begun| {
+            let (unknown, unknown_at_base) = (false, false);
+            let tasks = vec![Task { tid: pid, ran: 5 * SECOND, base: 3 * SECOND }];
+            let (own, own_base) = (5 * SECOND, 3 * SECOND);
+            Process { id: Identity { pid, start: 1 }, own, own_base, tasks, unknown, unknown_at_base, begun }
+        };
+        let processes = vec![process(1, 0), process(2, 8 * SECOND)];
+        let busiest = Busiest { processes, begun: Some(0), now: 10 * SECOND, lacks_schedstat: false };
+        let told = |pid, seconds| busiest.of([Identity { pid, start: 1 }], seconds * SECOND);
+        assert_eq!(told(1, 10), Some(0.2));
+        assert_eq!(told(1, 2), Some(0.2), "the series is younger than what is known");
+        assert_eq!(told(2, 2), Some(1.0), "both were first seen then");
+        assert_eq!(told(2, 10), Some(0.2), "no more than p_cpu, which counts from first sight on too");
+        assert_eq!(told(1, 20), None, "the interval before was not looked at");
+        assert_eq!(busiest.of([], 10 * SECOND), Some(0.0));
+        assert_eq!(told(3, 10), None, "never seen");
     }
 }

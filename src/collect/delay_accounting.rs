@@ -1,15 +1,17 @@
 //! kernel.task_delayacct: what has to be on for the kernel to count what is waited for.
 
+use serde::{Deserialize, Serialize};
+
 use super::Look;
 use crate::kernel::stat::TICK;
 use crate::log::{Level, Trouble, say};
 
 /// How much the kernel counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DelayAccounting {
-    /// Everything, of what was started (ticks since boot) since it does. 0: nobody saw it begin.
+    /// Everything, of what was started after it was seen to be off for the last time.
     On {
-        /// When it was seen to be off for the last time.
+        /// When that was, ticks since boot; 0: it never was.
         since: u64,
     },
     /// No waiting for block I/O, swapping, reclaim and the like.

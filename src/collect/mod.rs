@@ -223,7 +223,6 @@ pub struct Collectors {
     /// The busiest of them.
     pub busiest: Busiest,
     /// How much of the delays the kernel counts.
-    #[serde(skip)]
     pub delays: DelayAccounting,
     /// PSS.
     pub procmaps: Procmaps,
@@ -256,7 +255,7 @@ impl Collectors {
         }
         self.taskstat.sample(plan, look);
         self.thread.sample(&plan.processes, self.bounds, look);
-        self.busiest.sample(&plan.processes, self.bounds, look);
+        self.busiest.sample(&plan.processes, self.bounds, at, look);
         self.procmaps.sample(&plan.pages, &samples, self.bounds, at, look);
         samples
     }
@@ -267,7 +266,7 @@ impl Collectors {
             Measurement::Psstat => {
                 psstat::mem_total(look.proc, look.complaints);
                 self.sample_cpu(plan, look);
-                self.busiest.sample(&plan.processes, self.bounds, look);
+                self.busiest.sample(&plan.processes, self.bounds, 0, look);
             }
             Measurement::Procstat => drop(self.sample_cpu(plan, look)),
             Measurement::Taskstat => {

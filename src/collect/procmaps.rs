@@ -63,29 +63,41 @@ pub struct Procmaps {
     pending: Option<Pending>,
     /// Sorted by tags.
     measured: Vec<(Tags, Measured)>,
-    /// Whether what is being measured has taken so long that what was measured last means nothing any more.
+    /// CLOCK_MONOTONIC (ns) when something was asked for that has not been answered; by another run, perhaps.
+    unanswered: Option<u64>,
+    /// What it was at when it had taken so long that what was measured last means nothing any more: a pid.
     #[serde(skip)]
-    stuck: bool,
+    stuck: Option<u32>,
 }
 
 impl Procmaps {
     /// One gather: takes in what was measured, and asks for what is due. `at` is CLOCK_MONOTONIC, ns.
     pub(super) fn sample(&mut self, series: &Series, samples: &Samples, bounds: Bounds, at: u64, look: &mut Look) {
+        if self.meter.as_ref().is_some_and(|meter| meter.root != look.proc.root()) {
+            *self = Self::default(); // what was measured there means nothing here
+        }
         self.measured.retain(|(tags, _)| series.contains_key(tags));
+        self.unanswered = self.unanswered.filter(|_| !series.is_empty());
         let period = u64::try_from(bounds.procmaps_interval.as_nanos()).unwrap_or(u64::MAX);
         self.take_in();
-        match &self.pending {
-            Some(pending) => self.stuck = at.saturating_sub(pending.at) > period.saturating_mul(2).max(LONG),
-            None => {
-                self.stuck = false;
-                let due = series.iter().filter(|(tags, _)| self.is_due(tags, at, period));
-                let due: Series = due.map(|(tags, ids)| (tags.clone(), ids.clone())).collect();
-                if !due.is_empty() {
-                    self.ask(due, samples, bounds, at, look);
-                }
+        if self.pending.is_none() {
+            let due = series.iter().filter(|(tags, _)| self.is_due(tags, at, period));
+            let due: Series = due.map(|(tags, ids)| (tags.clone(), ids.clone())).collect();
+            if !due.is_empty() {
+                self.ask(due, samples, bounds, at, look);
             }
         }
+        let is_stuck = |asked: u64| at.saturating_sub(asked) > period.saturating_mul(2).max(LONG);
+        self.stuck = match self.unanswered {
+            Some(asked) if is_stuck(asked) => self.stuck.or(Some(self.is_at())),
+            _ => None,
+        };
         self.complain(look.complaints);
+    }
+
+    /// The pid that is being measured.
+    fn is_at(&self) -> u32 {
+        self.meter.as_ref().map_or(0, |meter| meter.at.load(Ordering::Relaxed))
     }
 
     /// Whether something is being measured.
@@ -99,7 +111,7 @@ impl Procmaps {
         if let (Some(meter), Some(pending)) = (&self.meter, self.pending.take()) {
             match meter.sizes.recv_timeout(PATIENCE) {
                 Ok(sizes) => self.finish(pending, &sizes),
-                Err(_) => (self.pending, self.stuck) = (Some(pending), true),
+                Err(_) => (self.pending, self.stuck) = (Some(pending), Some(self.is_at())),
             }
         }
     }
@@ -109,10 +121,9 @@ impl Procmaps {
         for (trouble, message) in self.measured.iter().flat_map(|(_, measured)| &measured.troubles) {
             complaints.add(*trouble, message.clone());
         }
-        if self.stuck {
-            let at = self.meter.as_ref().map_or(0, |meter| meter.at.load(Ordering::Relaxed));
+        if let Some(pid) = self.stuck {
             let message =
-                format!("procmaps is left out until process {at} lets its memory be looked at (is it in state D?)");
+                format!("procmaps is left out until process {pid} lets its memory be looked at (is it in state D?)");
             complaints.add(Trouble::Failed, message);
         }
     }
@@ -141,7 +152,7 @@ impl Procmaps {
 
     fn ask(&mut self, series: Series, samples: &Samples, bounds: Bounds, at: u64, look: &mut Look) {
         let root = look.proc.root();
-        if self.meter.as_ref().is_none_or(|meter| meter.root != root) {
+        if self.meter.is_none() {
             self.meter = match Meter::start(root) {
                 Ok(meter) => Some(meter),
                 Err(error) => {
@@ -157,10 +168,12 @@ impl Procmaps {
         let ids = ids.into_iter().filter(|id| !too_large.contains_key(id)).collect();
         if self.meter.as_ref().is_some_and(|meter| meter.asked.send(ids).is_ok()) {
             self.pending = Some(Pending { at, series, too_large });
+            self.unanswered.get_or_insert(at);
         }
     }
 
     fn finish(&mut self, pending: Pending, sizes: &Sizes) {
+        self.unanswered = None;
         for (tags, ids) in pending.series {
             let mut measured = Measured { at: pending.at, sizes: Vec::new(), troubles: BTreeSet::new() };
             for id in ids {
@@ -191,7 +204,7 @@ impl Procmaps {
         if members.len() == 0 {
             return Some(0);
         }
-        let sizes = &self.of(tags).filter(|_| !self.stuck)?.sizes;
+        let sizes = &self.of(tags).filter(|_| self.stuck.is_none())?.sizes;
         if !members.any(|id| sizes.binary_search_by_key(&id, |(known, _)| *known).is_ok()) {
             return None;
         }
@@ -201,7 +214,7 @@ impl Procmaps {
     /// PSS of a process of a series, bytes.
     #[must_use]
     pub fn of_process(&self, tags: &Tags, id: Identity) -> Option<u64> {
-        let sizes = &self.of(tags).filter(|_| !self.stuck)?.sizes;
+        let sizes = &self.of(tags).filter(|_| self.stuck.is_none())?.sizes;
         let index = sizes.binary_search_by_key(&id, |(known, _)| *known).ok()?;
         sizes.get(index)?.1
     }
@@ -320,8 +333,8 @@ mod tests {
             Identity { pid, start: 5 }
         }
 
-        /// A gather at a second, whose measurements are all there; what is then known of the series, in KiB.
-        fn gather(&mut self, second: u64, ids: &[Identity]) -> Option<u64> {
+        /// A gather at a second, which waits for no measurement.
+        fn ask(&mut self, second: u64, ids: &[Identity]) {
             self.processes.scan(&mut self.proc, &SystemClock).unwrap();
             let series = BTreeMap::from([(self.tags.clone(), ids.to_vec())]);
             let mut complaints = Complaints::default();
@@ -332,8 +345,15 @@ mod tests {
             let sample = |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id) };
             let samples = Samples { all: ids.iter().map(sample).collect() };
             self.procmaps.sample(&series, &samples, self.bounds, second * SECOND, &mut look);
+            self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
+        }
+
+        /// A gather at a second, whose measurements are all there; what is then known of the series, in KiB.
+        fn gather(&mut self, second: u64, ids: &[Identity]) -> Option<u64> {
+            self.ask(second, ids);
             self.procmaps.wait();
-            self.procmaps.complain(complaints);
+            let mut complaints = Complaints::default();
+            self.procmaps.complain(&mut complaints);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
             self.procmaps.of_tree(&self.tags, ids.iter().copied()).map(|bytes| bytes / 1024)
         }
@@ -359,6 +379,20 @@ mod tests {
         let new = world.put(11, 400, 200);
         assert_eq!(world.gather(10, &[new]), None, "not the size of those that are gone");
         assert_eq!(world.gather(60, &[new]), Some(200));
+    }
+
+    #[test]
+    fn what_was_measured_last_means_nothing_if_no_answer_comes_for_long() {
+        let mut world = World::new();
+        let id = world.put(10, 400, 300);
+        assert_eq!(world.gather(0, &[id]), Some(300));
+        world.procmaps.unanswered = Some(60 * SECOND); // by another run, which has ended before the answer
+        world.ask(200, &[id]);
+        assert_eq!(world.procmaps.of_tree(&world.tags, [id].into_iter()), None);
+        assert_eq!(world.complaints.len(), 1, "{:?}", world.complaints);
+        world.procmaps.wait();
+        assert_eq!(world.gather(201, &[id]), Some(300));
+        assert!(world.complaints.is_empty(), "{:?}", world.complaints);
     }
 
     #[test]

@@ -1,6 +1,5 @@
 //! `taskstat`: what processes wait for, by the kernel's delay accounting.
 
-use std::collections::BTreeMap;
 use std::io;
 
 use serde::{Deserialize, Serialize};
@@ -21,14 +20,6 @@ use crate::output::Measurement;
 pub struct Counts([u64; COUNTERS]);
 
 impl Counts {
-    /// The larger of each.
-    fn max(mut self, other: &Self) -> Self {
-        for (most, other) in self.0.iter_mut().zip(other.0) {
-            *most = other.max(*most);
-        }
-        self
-    }
-
     /// How often it was put on a CPU.
     fn on_cpu(&self) -> u64 {
         self.0.first().copied().unwrap_or(0)
@@ -55,9 +46,6 @@ impl Counter for Counts {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Taskstat {
     counters: Counters<Counts>,
-    /// The most that was read of a process of which it has fallen since.
-    #[serde(skip)]
-    most: BTreeMap<Identity, Counts>,
     /// How many of the counters the kernel has.
     #[serde(skip)]
     known: usize,
@@ -90,7 +78,6 @@ impl Taskstat {
                 *outcome = Outcome::Gone;
             }
         }
-        self.remember_the_most(&ids, &outcomes);
         let newborn = |id| look.processes.is_newborn(id);
         self.counters.settle(ids.into_iter().zip(outcomes).map(|(id, outcome)| (id, newborn(id), outcome)));
     }
@@ -98,44 +85,18 @@ impl Taskstat {
     /// Whether an answer is that of a process that lives.
     ///
     /// Of a dead one that is not reaped the kernel counts nothing any more; and a thread that is dying it counts twice for a
-    /// while, if there ever was another. So one of a process known to be dying is none; and if it has doubled or fallen, or is the
-    /// first of one just born, the process is looked at again.
+    /// while, if there ever was another. So one of a process known to be dying is none; and if it has grown by much or fallen, or is
+    /// the first of one just born, the process is looked at again.
     fn is_of_the_living(&self, id: Identity, counts: &Counts, look: &mut Look) -> bool {
         let Some(stat) = look.processes.get_exactly(id) else { return false };
         if is_dying(stat, look.proc) {
             return false;
         }
-        let is_suspect = match self.counters.value(id) {
-            Some(earlier) => {
-                counts.on_cpu() >= earlier.on_cpu().saturating_mul(2) || counts.on_cpu() < earlier.on_cpu()
-            }
+        let is_suspect = match self.counters.last(id).map(Counts::on_cpu) {
+            Some(earlier) => counts.on_cpu() < earlier || counts.on_cpu() - earlier > earlier / 16,
             None => look.processes.is_newborn(id),
         };
         !is_suspect || matches!(look.proc.stat_of(id), Ok(Some(stat)) if !is_dying(&stat, look.proc))
-    }
-
-    /// What was read of a process: never less than before, as it is for a while after one of its threads was counted twice, and
-    /// with older kernels (6.1 is one) when a thread exits, whose context switches they forget.
-    #[must_use]
-    pub fn value(&self, id: Identity) -> Option<Counts> {
-        let mut value = *self.counters.value(id)?;
-        if let Some(most) = self.most.get(&id) {
-            value = value.max(most);
-        }
-        Some(value)
-    }
-
-    /// Remembers what was read of those processes of which it has fallen.
-    fn remember_the_most(&mut self, ids: &[Identity], outcomes: &[Outcome<Counts>]) {
-        self.most.retain(|id, _| ids.binary_search(id).is_ok());
-        for (id, outcome) in ids.iter().zip(outcomes) {
-            if let (Outcome::Known(counts), Some(earlier)) = (outcome, self.counters.value(*id))
-                && counts.0.iter().zip(earlier.0).any(|(now, earlier)| *now < earlier)
-            {
-                let most = self.most.entry(*id).or_default();
-                *most = most.max(earlier);
-            }
-        }
     }
 
     fn ask(&mut self, pids: &[u32], taskstats: &mut dyn Ask, outcomes: &mut [Outcome<Counts>]) -> io::Result<()> {
@@ -195,32 +156,5 @@ fn remedy(error: &io::Error) -> (Trouble, String) {
             (Trouble::Denied, format!("no netlink socket can be opened; {remedy}"))
         }
         _ => (Trouble::Failed, error.to_string()),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// A thread that dies is counted twice for a while: what is shown does not fall when that is over, and the growth since is
-    /// not lost.
-    #[test]
-    fn what_was_counted_twice_for_a_while_neither_falls_nor_hides_growth() {
-        let id = Identity { pid: 7, start: 7 };
-        let mut taskstat = Taskstat::default();
-        let mut gather = |on_cpu: u64| {
-            let mut counts = Counts::default();
-            counts.0.iter_mut().for_each(|count| *count = on_cpu);
-            let outcomes = [Outcome::Known(counts)];
-            taskstat.remember_the_most(&[id], &outcomes);
-            taskstat.counters.settle([(id, false, Outcome::Known(counts))]);
-            let mut tally = crate::account::Tally::default();
-            tally.take_in(&[(id, true)], &taskstat.counters);
-            (taskstat.value(id).map(|counts| counts.on_cpu()), tally.total().map(Counts::on_cpu))
-        };
-        let seen = [100, 190, 110, 120, 200].map(&mut gather);
-        let shown = seen.map(|(shown, _)| shown);
-        assert_eq!(shown, [100, 190, 190, 190, 200].map(Some));
-        assert_eq!(seen.map(|(_, gained)| gained), [0, 90, 0, 10, 80].map(Some));
     }
 }

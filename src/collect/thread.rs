@@ -100,7 +100,8 @@ impl Threads {
     fn take_in(&mut self, sights: &[Sight], is_new: impl Fn(Identity) -> bool) {
         for Sight { task, nice } in sights {
             let Some(now) = task.counts else { continue };
-            let gained = match self.earlier(task, sights) {
+            let gained = match self.earlier(task) {
+                Some(_) if self.may_be_another(task, sights) => self.least(now),
                 Some(earlier) => since(now, earlier.counts.unwrap_or(now)), // its nice value did not count then
                 None if is_new(Identity { pid: task.tid, start: task.start }) => now,
                 None => Counts::default(),
@@ -112,20 +113,31 @@ impl Threads {
     }
 
     /// The thread as it was at the last gather.
-    ///
-    /// After an execve(2) by another than the leader, that one has the leader's tid and start, and is the only one. Whether it
-    /// was so is not to be seen: then it is the one that explains it with the least.
-    fn earlier(&self, task: &Task, sights: &[Sight]) -> Option<&Task> {
-        let same = self.tasks.binary_search_by_key(&task.tid, |earlier| earlier.tid).ok();
-        let same = same.and_then(|index| self.tasks.get(index)).filter(|earlier| earlier.start == task.start)?;
-        let may_be_another = task.tid == self.id.pid && sights.len() == 1 && self.tasks.len() > 1;
-        if !may_be_another {
-            return Some(same);
-        }
-        let ran = |task: &Task| task.counts.map(|[_, oncpu, ..]| oncpu);
-        let uncounted = self.tasks.iter().find(|earlier| earlier.counts.is_none());
-        let counted = self.tasks.iter().filter(|earlier| ran(earlier) <= ran(task)).max_by_key(|earlier| ran(earlier));
-        uncounted.or(counted).or(Some(same))
+    fn earlier(&self, task: &Task) -> Option<&Task> {
+        let index = self.tasks.binary_search_by_key(&task.tid, |earlier| earlier.tid).ok()?;
+        self.tasks.get(index).filter(|earlier| earlier.start == task.start)
+    }
+
+    /// Whether what seems to be the leader may be another thread: after an execve(2) that one has the leader's tid and start, and is
+    /// the only one.
+    fn may_be_another(&self, task: &Task, sights: &[Sight]) -> bool {
+        task.tid == self.id.pid && sights.len() == 1 && self.tasks.len() > 1
+    }
+
+    /// The least that any of the threads can have gained to be the one that is left: nothing, if what one of them has counted is
+    /// not known.
+    fn least(&self, now: Counts) -> Counts {
+        let earlier = self.tasks.iter().map(|task| task.counts.unwrap_or(now));
+        let can_be = |earlier: &Counts| earlier.iter().zip(now).all(|(earlier, now)| *earlier <= now);
+        let gains = earlier.filter(can_be).map(|earlier| since(now, earlier));
+        gains
+            .reduce(|mut least, gain| {
+                for (least, gain) in least.iter_mut().zip(gain) {
+                    *least = gain.min(*least);
+                }
+                least
+            })
+            .unwrap_or_default()
     }
 }
 
@@ -225,6 +237,17 @@ mod tests {
     fn sight(tid: u32, start: u64, nice: i8, oncpu: u64) -> Sight {
         let counts = (nice != 0).then_some([0, oncpu, oncpu, 1]);
         Sight { task: Task { tid, start, counts }, nice }
+    }
+
+    /// The leader waits much, the other runs much: whichever of them is left, no field gains more than it may have.
+    #[test]
+    fn of_each_field_the_least_counts_if_a_thread_may_be_another() {
+        let task = |tid, counts| Sight { task: Task { tid, start: 1, counts: Some(counts) }, nice: 3 };
+        let (tasks, counted) = Default::default();
+        let mut threads = Threads { id: Identity { pid: 1, start: 1 }, tasks, counted };
+        threads.take_in(&[task(1, [0, 1000, 100_000, 50_000]), task(2, [0, 1500, 5, 3])], |_| false);
+        threads.take_in(&[task(1, [0, 1600, 100_050, 50_010])], |_| false);
+        assert_eq!(threads.counted.get(3), Some(&[0, 100, 50, 10]));
     }
 
     /// Readings of process 1, and the oncpu by nice value after each. A thread that started at 5 or later was born since.
