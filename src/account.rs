@@ -15,6 +15,8 @@
 //! while they lived and must not be counted again when it is charged.
 
 use std::collections::BTreeSet;
+use std::iter::Peekable;
+use std::vec::IntoIter;
 
 use serde::{Deserialize, Serialize};
 
@@ -282,6 +284,12 @@ pub struct Counted<T> {
     unknown: bool,
 }
 
+/// Takes what was remembered of a process, of what is sorted by pid, as are those that are asked for one after the other.
+pub fn take_known<T>(before: &mut Peekable<IntoIter<T>>, id: Identity, id_of: impl Fn(&T) -> Identity) -> Option<T> {
+    while before.next_if(|known| id_of(known) < id).is_some() {}
+    before.next_if(|known| id_of(known) == id)
+}
+
 /// The plain counters of processes, whatever series they are in.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound = "T: Counter + Serialize + serde::de::DeserializeOwned")]
@@ -296,8 +304,7 @@ impl<T: Counter> Counters<T> {
     pub fn settle(&mut self, outcomes: impl IntoIterator<Item = (Identity, bool, Outcome<T>)>) {
         let mut before = std::mem::take(&mut self.all).into_iter().peekable();
         self.all.extend(outcomes.into_iter().map(|(id, newborn, outcome)| {
-            while before.next_if(|counted| counted.id < id).is_some() {} // both are sorted
-            let (earlier, mut total) = match before.next_if(|counted| counted.id == id) {
+            let (earlier, mut total) = match take_known(&mut before, id, |counted| counted.id) {
                 Some(Counted { value, total, .. }) => (value, total),
                 None => (None, T::default()),
             };
@@ -422,6 +429,13 @@ impl CgroupMeter {
     }
 }
 
+/// A part of a whole that is not 0.
+#[must_use]
+#[allow(clippy::cast_precision_loss)] // below 2^53: ns of an interval are so for 104 days, bytes for ever
+pub fn share(part: u64, of: u64) -> f64 {
+    part as f64 / of as f64
+}
+
 /// A counter's rate between two emissions.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
@@ -445,9 +459,7 @@ impl Rate {
         let (before, since) = self.base?;
         let elapsed = at.checked_sub(since).filter(|elapsed| *elapsed >= Self::SHORTEST)?;
         self.base = Some((counter, at));
-        #[allow(clippy::cast_precision_loss)] // 2^53 ns are 104 days in one interval
-        let rate = counter.checked_sub(before)? as f64 / elapsed as f64;
-        Some((rate, elapsed))
+        Some((share(counter.checked_sub(before)?, elapsed), elapsed))
     }
 
     /// Begins the first interval, unless one is running.

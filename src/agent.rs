@@ -26,7 +26,7 @@ use crate::output::Measurement;
 use crate::points::{Sources, points};
 use crate::processes::Processes;
 use crate::prompt::{Bell, PRIMING, Prompt, Prompts};
-use crate::select::{Member, Memory, Selected, Target, View, measurements, select};
+use crate::select::{Member, Memory, Selected, Target, measurements, select};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
 use crate::write::Writer;
@@ -218,28 +218,13 @@ impl Agent {
                 return None;
             }
         }
-        let (selection, complete) = self.select();
+        let Self { targets, processes, host, complaints, .. } = self;
+        let (selection, complete) = select(targets, processes, host, complaints);
         let members = self.members(&selection);
         let samples = self.sample(&selection, &members, at);
         self.account(selection, members, &samples, at);
         self.end_those_not_selected(complete, &samples, at);
         Some((at, samples))
-    }
-
-    /// What belongs to each series, and whether everything could be looked at.
-    fn select(&mut self) -> (BTreeMap<Tags, Selected>, bool) {
-        let hierarchies = self.host.hierarchies();
-        let own_pid = self.host.proc.own_pid();
-        let mut view = View {
-            processes: &self.processes,
-            proc: &mut self.host.proc,
-            hierarchies: &hierarchies,
-            clock: self.host.clock.as_ref(),
-            own_pid,
-            incomplete: false,
-            complaints: &mut self.complaints,
-        };
-        select(&mut self.targets, &mut view)
     }
 
     /// The members of each series selected, in their order.
@@ -256,7 +241,8 @@ impl Agent {
         let Self { targets, processes, host, collectors, complaints, .. } = self;
         let ids = |members: &[Member]| members.iter().map(|member| member.id).collect();
         let series = selection.iter().zip(members);
-        let series = series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids()));
+        let series =
+            series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids.as_slice()));
         let plan = Plan::new(measurements(targets), series);
         processes.hold(&plan.ids());
         let Host { proc, taskstats, .. } = host;
@@ -273,7 +259,7 @@ impl Agent {
             let series = self.series.entry(tags).or_insert_with(|| Series::new(selected.output.clone()));
             (series.over, series.hidden, series.unknown) = (false, selected.hidden, selected.incomplete);
             series.output = selected.output.clone();
-            let (top, selected, of_cgroups) = (selected.top(&members), selected.ids(), !selected.cgroups.is_empty());
+            let (top, selected, of_cgroups) = (selected.top(&members), selected.ids, !selected.cgroups.is_empty());
             let (processes, collectors, previous) = (&self.processes, &self.collectors, self.gathered);
             let reading =
                 Reading { members, top, selected, processes, samples, collectors, cgroups, of_cgroups, at, previous };

@@ -1,6 +1,5 @@
 //! `--check`: a table of what each target matches and what works here, with the remedy for what does not.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 use std::io;
 
@@ -9,12 +8,12 @@ use anstyle::{AnsiColor, Style};
 use crate::cache::{Cache, CacheFile};
 use crate::collect::{Collectors, Look, Plan};
 use crate::config::Settings;
-use crate::encode::{Tags, clean};
+use crate::encode::clean;
 use crate::host::Host;
 use crate::kernel::stat::Stat;
 use crate::log::{Complaints, Trouble};
 use crate::processes::Processes;
-use crate::select::{Selected, Target, View, measurements, select};
+use crate::select::{Selected, Target, measurements, select};
 
 /// Most processes of a series that are named.
 const NAMED_MAX: usize = 5;
@@ -123,31 +122,10 @@ fn check_cache(file: &CacheFile) -> Row {
     Row::new(State::Good, &[&path, says]).because(&complaints)
 }
 
-/// What targets select now.
-fn look(
-    targets: &mut [Target],
-    host: &mut Host,
-    processes: &Processes,
-    complaints: &mut Complaints,
-) -> BTreeMap<Tags, Selected> {
-    let hierarchies = host.hierarchies();
-    let own_pid = host.proc.own_pid();
-    let mut view = View {
-        processes,
-        proc: &mut host.proc,
-        hierarchies: &hierarchies,
-        clock: host.clock.as_ref(),
-        own_pid,
-        incomplete: false,
-        complaints,
-    };
-    select(targets, &mut view).0
-}
-
 /// A row for each series of a target, and one for what is wrong with it.
 fn check_target(target: &mut Target, host: &mut Host, processes: &Processes) -> Vec<Row> {
     let mut complaints = Complaints::default();
-    let found = look(std::slice::from_mut(target), host, processes, &mut complaints);
+    let (found, _) = select(std::slice::from_mut(target), processes, host, &mut complaints);
     let selector = target.selector();
     let nothing = if complaints.iter().next().is_some() {
         "nothing now".to_owned()
@@ -175,8 +153,7 @@ fn check_target(target: &mut Target, host: &mut Host, processes: &Processes) -> 
 /// The processes of a series: those selected, by pid and comm, and how many descend from them.
 fn matched(selected: &Selected, processes: &Processes) -> Option<String> {
     let members = selected.members(processes, &[]).len();
-    let ids = selected.ids();
-    let stats: Vec<&Stat> = ids.iter().filter_map(|id| processes.get_exactly(*id)).collect();
+    let stats: Vec<&Stat> = selected.ids.iter().filter_map(|id| processes.get_exactly(*id)).collect();
     if stats.is_empty() {
         return None;
     }
@@ -201,9 +178,10 @@ fn check_measurements(
     host: &mut Host,
 ) -> Vec<Row> {
     // What is wrong with targets was said.
-    let selection = look(targets, host, processes, &mut Complaints::default());
+    let (selection, _) = select(targets, processes, host, &mut Complaints::default());
     let members = |selected: &Selected| selected.members(processes, &[]).iter().map(|member| member.id).collect();
-    let series = selection.iter().map(|(tags, selected)| (tags, &selected.output, members(selected), selected.ids()));
+    let series =
+        selection.iter().map(|(tags, selected)| (tags, &selected.output, members(selected), selected.ids.as_slice()));
     let measurements = measurements(targets);
     let plan = Plan::new(measurements.clone(), series);
     let rows = measurements.into_iter().map(|measurement| {

@@ -55,6 +55,18 @@ pub enum Value {
     Integer(u64),
 }
 
+/// The integer fields of which the value is known.
+#[must_use]
+pub fn known<const N: usize>(fields: [(&'static str, Option<u64>); N]) -> Vec<(&'static str, Value)> {
+    fields.into_iter().filter_map(|(name, value)| Some((name, Value::Integer(value?)))).collect()
+}
+
+/// Bytes as KiB, which is what taskstats_exporter has.
+#[must_use]
+pub fn kibibytes(bytes: u64) -> u64 {
+    bytes / 1024
+}
+
 /// One line to be: a measurement of a series.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Point<'a> {

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 
+use crate::account::share;
 use crate::collect::{Collectors, Samples, procmaps, procstat};
 use crate::encode::{Point, Tags, Value};
 use crate::kernel::stat::Identity;
@@ -156,11 +157,6 @@ fn psstat(series: &mut Series, from: Sources) -> Fields {
         Some((field.name(), value))
     });
     values.collect()
-}
-
-#[allow(clippy::cast_precision_loss)] // bytes and ns are below 2^53
-fn share(part: u64, of: u64) -> f64 {
-    part as f64 / of as f64
 }
 
 /// Without the digits that mean nothing: they would only cost bytes in every line.

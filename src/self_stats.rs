@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::encode::{Point, Tags, Value};
+use crate::encode::{Point, Tags, kibibytes, known};
 use crate::kernel::own;
 use crate::log::{Complaints, Trouble};
 
@@ -26,10 +26,10 @@ pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<
     tags.set("accounting", "scan");
     let count = |count: usize| Some(count as u64);
     let errors = |kind| count(complaints.iter().filter(|(trouble, _)| *trouble == kind).count());
-    let fields = [
+    let fields = known([
         ("gather_time", Some(gather.time)),
         ("cpu_time", Some(own::cpu_time())),
-        ("rss", own::rss().map(|bytes| bytes / 1024).ok()),
+        ("rss", own::rss().ok().map(kibibytes)),
         ("targets", count(gather.targets)),
         ("processes", count(gather.processes)),
         ("lines", count(gather.lines)),
@@ -37,7 +37,6 @@ pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<
         ("errors_denied", errors(Trouble::Denied)),
         ("errors_failed", errors(Trouble::Failed)),
         ("errors_bounded", errors(Trouble::Bounded)),
-    ];
-    let fields = fields.into_iter().filter_map(|(name, value)| Some((name, Value::Integer(value?)))).collect();
+    ]);
     Point { measurement: "taskstats_agent", tags: Cow::Owned(tags), fields }
 }

@@ -302,9 +302,9 @@ impl Series {
     fn gauge(&mut self, reading: &Reading) {
         let stats = || reading.members.iter().filter_map(|member| reading.processes.get_exactly(member.id));
         self.zombies = stats().map(|stat| u64::from(stat.is_zombie())).sum();
-        self.live = stats().map(|stat| u64::from(!stat.is_zombie())).sum();
-        let alive = stats().filter(|stat| !stat.is_zombie());
-        self.threads = alive.map(|stat| u64::from(stat.num_threads)).fold(0, u64::saturating_add);
+        let alive = || stats().filter(|stat| !stat.is_zombie());
+        self.live = alive().map(|_| 1).sum();
+        self.threads = alive().map(|stat| u64::from(stat.num_threads)).fold(0, u64::saturating_add);
         let samples = reading.members.iter().filter_map(|member| reading.samples.get(member.id));
         self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
     }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::threads::Reader;
 use super::{Bounds, Look, Needs};
-use crate::account::{Outcome, Rate};
+use crate::account::{Outcome, Rate, share, take_known};
 use crate::kernel::stat::{Identity, Stat, TICK};
 
 /// What two texts in whole ticks (user and system time) can hide.
@@ -39,7 +39,7 @@ impl Process {
     /// A process at its first sight, all of whose work is of the interval that began at a time.
     fn new(stat: &Stat, begun: u64) -> Self {
         let (tasks, unknown, unknown_at_base) = Default::default();
-        Self { id: stat.id, own: own(stat), own_base: 0, tasks, unknown, unknown_at_base, begun }
+        Self { id: stat.id, own: stat.cpu(), own_base: 0, tasks, unknown, unknown_at_base, begun }
     }
 
     /// Takes in a thread, after those with a lower tid; `before` are those of the last gather.
@@ -69,15 +69,6 @@ impl Process {
     }
 }
 
-#[allow(clippy::cast_precision_loss)] // 2^53 ns are 104 days in one interval
-fn share(part: u64, of: u64) -> f64 {
-    if part == 0 { 0.0 } else { part as f64 / of as f64 }
-}
-
-fn own(stat: &Stat) -> u64 {
-    stat.utime.saturating_add(stat.stime)
-}
-
 /// Reads what each thread has run, and remembers it.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Busiest {
@@ -97,8 +88,7 @@ impl Busiest {
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
         let mut reader = Reader::default();
         for (id, _) in members.iter().filter(|(_, needs)| needs.busiest) {
-            while before.next_if(|process| process.id < *id).is_some() {} // both are sorted
-            let known = before.next_if(|process| process.id == *id);
+            let known = take_known(&mut before, *id, |process| process.id);
             let Some(stat) = look.processes.get_exactly(*id) else { continue };
             let is_first = known.is_none() && !look.processes.is_newborn(*id);
             let mut process = known.unwrap_or_else(|| Process::new(stat, self.begun.unwrap_or(at)));
@@ -112,7 +102,7 @@ impl Busiest {
             if outcome != Outcome::Known(()) {
                 process.tasks = tasks; // as they were
             }
-            (process.own, process.unknown) = (own(stat).max(process.own), outcome == Outcome::Unknown);
+            (process.own, process.unknown) = (stat.cpu().max(process.own), outcome == Outcome::Unknown);
             if is_first {
                 process.begin_interval(at); // what it did before is not known to be of this one
                 process.unknown_at_base |= self.begun.is_none();

@@ -49,10 +49,9 @@ impl DelayAccounting {
     /// What it is now, and what to say of it.
     pub(super) fn look(self, look: &mut Look) -> Self {
         match look.proc.delay_accounting() {
+            Ok(Some(true)) if matches!(self, Self::On { .. }) => self,
+            Ok(Some(true)) if self == Self::Absent => Self::default(),
             Ok(Some(true)) => {
-                if self != Self::Off {
-                    return Self::On { since: if let Self::On { since } = self { since } else { 0 } };
-                }
                 let rest = "delays of what was started before are left out until it is restarted";
                 say(Level::Info, &format!("kernel.task_delayacct is on now: {rest}"));
                 let [_, previous, _] = look.processes.listings();

@@ -116,7 +116,7 @@ impl Plan {
     #[must_use]
     pub fn new<'a>(
         measurements: Vec<Measurement>,
-        series: impl Iterator<Item = (&'a Tags, &'a Output, Vec<Identity>, Vec<Identity>)>,
+        series: impl Iterator<Item = (&'a Tags, &'a Output, Vec<Identity>, &'a [Identity])>,
     ) -> Self {
         let (mut processes, mut pages) = (Vec::new(), BTreeMap::new());
         for (tags, output, members, selected) in series {
@@ -125,7 +125,7 @@ impl Plan {
             if output.wants(Measurement::Procmaps, Scope::Tree) {
                 pages.insert(tags.clone(), members);
             } else if output.wants(Measurement::Procmaps, Scope::Process) {
-                pages.insert(tags.clone(), selected);
+                pages.insert(tags.clone(), selected.to_vec());
             }
         }
         processes.sort_unstable_by_key(|(id, _)| *id);

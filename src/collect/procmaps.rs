@@ -15,7 +15,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::{Bounds, Look, Samples};
-use crate::encode::{Tags, Value};
+use crate::encode::{Tags, Value, kibibytes, known};
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
@@ -234,15 +234,15 @@ fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Op
 /// The field, from bytes.
 #[must_use]
 pub fn fields(pss: Option<u64>) -> Vec<(&'static str, Value)> {
-    pss.map(|pss| ("pss", Value::Integer(pss / 1024))).into_iter().collect()
+    known([("pss", pss.map(kibibytes))])
 }
 
 fn trouble(error: &io::Error) -> (Trouble, String) {
     let what = "procmaps leaves out some processes";
     match Trouble::of(error) {
         Trouble::Denied => {
-            let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
-            (Trouble::Denied, format!("{what} of other users or groups: it takes {capability}; {remedy}"))
+            let remedy = Capability::SysPtrace.is_needed();
+            (Trouble::Denied, format!("{what} of other users or groups: {remedy}"))
         }
         other => (other, format!("{what}: {error}")),
     }
@@ -250,12 +250,10 @@ fn trouble(error: &io::Error) -> (Trouble, String) {
 
 /// Says what will be wrong as soon as there is something to measure.
 pub(super) fn foresee(complaints: &mut Complaints) {
-    let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
-    if !capability.is_held() {
-        complaints.add(
-            Trouble::Absent,
-            format!("Processes of other users or groups will be left out: it takes {capability}; {remedy}"),
-        );
+    if !Capability::SysPtrace.is_held() {
+        let remedy = Capability::SysPtrace.is_needed();
+        let message = format!("Processes of other users or groups will be left out: {remedy}");
+        complaints.add(Trouble::Absent, message);
     }
 }
 

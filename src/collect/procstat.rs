@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Sample;
 use crate::account::{Ledger, Sight};
-use crate::encode::Value;
+use crate::encode::{Value, kibibytes, known};
 use crate::kernel::stat::{Identity, Stat};
 use crate::processes::Presence;
 
@@ -53,12 +53,4 @@ pub fn fields_of_process(stat: &Stat, rss: Option<u64>) -> Vec<(&'static str, Va
         ("num_threads", Some(u64::from(stat.num_threads))),
         ("rss", rss.map(kibibytes)),
     ])
-}
-
-fn known<const N: usize>(fields: [(&'static str, Option<u64>); N]) -> Vec<(&'static str, Value)> {
-    fields.into_iter().filter_map(|(name, value)| Some((name, Value::Integer(value?)))).collect()
-}
-
-fn kibibytes(bytes: u64) -> u64 {
-    bytes / 1024
 }

@@ -24,7 +24,7 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
     Sight {
         id: stat.id,
         ppid: stat.ppid,
-        own: stat.utime.saturating_add(stat.stime).max(exact.map_or(0, |exact| exact.oncpu)),
+        own: stat.cpu().max(exact.map_or(0, |exact| exact.oncpu)),
         reaped: stat.cutime.saturating_add(stat.cstime),
         zombie: stat.is_zombie(),
         newborn: processes.is_newborn(stat.id),

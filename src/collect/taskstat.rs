@@ -144,10 +144,7 @@ fn is_dying(stat: &Stat, proc: &mut Proc) -> bool {
 /// Why nothing can be asked, and what to do.
 fn remedy(error: &io::Error) -> (Trouble, String) {
     match error.kind() {
-        io::ErrorKind::PermissionDenied => {
-            let remedy = Capability::NetAdmin.remedy();
-            (Trouble::Denied, format!("it takes {}; {remedy}", Capability::NetAdmin))
-        }
+        io::ErrorKind::PermissionDenied => (Trouble::Denied, Capability::NetAdmin.is_needed()),
         io::ErrorKind::NotFound => {
             (Trouble::Failed, "the kernel has none: it takes one built with CONFIG_TASKSTATS".to_owned())
         }

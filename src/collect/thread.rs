@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::delay_accounting::DelayAccounting;
 use super::threads::Reader;
 use super::{Bounds, Look, Needs};
-use crate::account::{Counter, Counters, Outcome};
+use crate::account::{Counter, Counters, Outcome, take_known};
 use crate::encode::Value;
 use crate::kernel::procfs::{Proc, Schedstat};
 use crate::kernel::stat::{Identity, Stat};
@@ -168,16 +168,15 @@ impl Thread {
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
         let (mut reader, mut sights, mut outcomes) = (Reader::default(), Vec::new(), Vec::new());
         for (id, _) in members.iter().filter(|(_, needs)| needs.thread) {
-            while before.next_if(|threads| threads.id < *id).is_some() {} // both are sorted
             sights.clear();
             let outcome = reader.visit(*id, bounds, look, |reader, proc, process, tid| {
                 sights.extend(sight(reader, proc, process, tid, |nice| self.counts(nice))?);
                 Ok(())
             });
-            let known = before.next_if(|threads| threads.id == *id);
-            let outcome = match (outcome, known) {
-                (Outcome::Known(()), known) => {
-                    let first = known.is_none();
+            let known = take_known(&mut before, *id, |threads| threads.id);
+            let first = known.is_none();
+            let outcome = match outcome {
+                Outcome::Known(()) => {
                     let (tasks, counted) = Default::default();
                     let mut threads = known.unwrap_or(Threads { id: *id, tasks, counted });
                     threads.take_in(&sights, |thread| first || look.processes.is_newborn(thread));
@@ -185,9 +184,13 @@ impl Thread {
                     self.processes.push(threads);
                     Outcome::Known(counted)
                 }
-                (outcome, known) => {
+                Outcome::Gone => {
                     self.processes.extend(known);
-                    if outcome == Outcome::Gone { Outcome::Gone } else { Outcome::Unknown }
+                    Outcome::Gone
+                }
+                Outcome::Unknown => {
+                    self.processes.extend(known);
+                    Outcome::Unknown
                 }
             };
             outcomes.push((*id, look.processes.is_newborn(*id), outcome));

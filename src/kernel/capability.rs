@@ -43,6 +43,12 @@ impl Capability {
         capabilities(None).is_ok_and(|sets| sets.effective.contains(self.bit()))
     }
 
+    /// What a message says of a lack of it.
+    #[must_use]
+    pub fn is_needed(self) -> String {
+        format!("it takes {self}; {}", self.remedy())
+    }
+
     /// What to do to have it, as it is on this host: a command where one will do.
     #[must_use]
     pub fn remedy(self) -> &'static str {

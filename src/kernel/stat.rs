@@ -139,6 +139,12 @@ impl Stat {
         })
     }
 
+    /// Fields 14 and 15: CPU of the thread group, ns.
+    #[must_use]
+    pub fn cpu(&self) -> u64 {
+        self.utime.saturating_add(self.stime)
+    }
+
     /// Whether the process is dead and waits to be reaped. A dead leader whose threads live on (state Z too,
     /// but more than one thread) is a live process.
     #[must_use]

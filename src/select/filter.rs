@@ -190,9 +190,9 @@ fn ask<T>(key: &str, view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) 
     match read(view) {
         Ok(answer) => answer,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
+            let remedy = Capability::SysPtrace.is_needed();
             let what = "of some processes of other users cannot be read, so that they do not match";
-            view.complaints.add(Trouble::Denied, format!("{key} {what}: it takes {capability}; {remedy}"));
+            view.complaints.add(Trouble::Denied, format!("{key} {what}: {remedy}"));
             None
         }
         Err(error) => {

@@ -25,6 +25,7 @@ pub use tree::{Member, Root};
 use serde::{Deserialize, Serialize};
 
 use crate::encode::Tags;
+use crate::host::Host;
 use crate::kernel::clock::Clock;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
@@ -146,8 +147,8 @@ pub struct Selected {
     pub roots: Vec<Stat>,
     /// Members without their trees, sorted by pid.
     pub exact: Vec<Stat>,
-    /// Those of them that were selected by themselves.
-    heads: Vec<Identity>,
+    /// The processes that were selected by themselves: the roots, and some of the others. Sorted by pid.
+    pub ids: Vec<Identity>,
     /// The cgroups that some of the members are in, none of which is in another, with the pids in each.
     pub cgroups: Vec<(PathBuf, Vec<u32>)>,
     /// Whether a process of it exists that cannot be seen: then nothing can be said of its processes.
@@ -321,7 +322,23 @@ pub fn measurements(targets: &[Target]) -> Vec<Measurement> {
 }
 
 /// One gather's selection: what belongs to each series, and whether everything could be looked at.
-pub fn select(targets: &mut [Target], view: &mut View) -> (BTreeMap<Tags, Selected>, bool) {
+pub fn select(
+    targets: &mut [Target],
+    processes: &Processes,
+    host: &mut Host,
+    complaints: &mut Complaints,
+) -> (BTreeMap<Tags, Selected>, bool) {
+    let hierarchies = host.hierarchies();
+    let own_pid = host.proc.own_pid();
+    let view = &mut View {
+        processes,
+        proc: &mut host.proc,
+        hierarchies: &hierarchies,
+        clock: host.clock.as_ref(),
+        own_pid,
+        incomplete: false,
+        complaints,
+    };
     let mut complete = true;
     let mut selection = BTreeMap::<Tags, Selected>::new();
     for target in targets {
@@ -341,14 +358,14 @@ pub fn select(targets: &mut [Target], view: &mut View) -> (BTreeMap<Tags, Select
 impl Selected {
     /// Nothing at all.
     fn none(output: Output) -> Self {
-        let (roots, exact, heads, cgroups) = Default::default();
-        Self { roots, exact, heads, cgroups, hidden: false, incomplete: false, output }
+        let (roots, exact, ids, cgroups) = Default::default();
+        Self { roots, exact, ids, cgroups, hidden: false, incomplete: false, output }
     }
 
     fn add(&mut self, found: Found) {
+        self.ids.extend(found.roots.iter().map(|stat| stat.id).chain(found.heads));
         self.roots.extend(found.roots);
         self.exact.extend(found.exact);
-        self.heads.extend(found.heads);
         self.cgroups.extend(found.cgroups);
         self.hidden |= found.hidden;
         self.incomplete |= found.incomplete;
@@ -360,6 +377,8 @@ impl Selected {
             processes.sort_unstable_by_key(|process| process.id);
             processes.dedup_by_key(|process| process.id);
         }
+        self.ids.sort_unstable();
+        self.ids.dedup();
         self.cgroups.sort_unstable();
         let mut outermost: Vec<(PathBuf, Vec<u32>)> = Vec::new();
         for (path, pids) in self.cgroups.drain(..) {
@@ -381,15 +400,6 @@ impl Selected {
             members.dedup_by_key(|member| member.id);
         }
         members
-    }
-
-    /// The processes that were selected by themselves, sorted by pid.
-    #[must_use]
-    pub fn ids(&self) -> Vec<Identity> {
-        let mut ids: Vec<_> = self.roots.iter().map(|stat| stat.id).chain(self.heads.iter().copied()).collect();
-        ids.sort_unstable();
-        ids.dedup();
-        ids
     }
 
     /// The processes whose replacement by others is a restart.
