@@ -7,9 +7,12 @@
 pub mod capability;
 pub mod cgroup;
 pub mod clock;
+pub mod exit_records;
+pub mod netlink;
 pub mod own;
 pub mod pidfile;
 pub mod pidfile_watch;
+pub mod proc_connector;
 pub mod procfs;
 pub mod stat;
 pub mod taskstats;

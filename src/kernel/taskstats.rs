@@ -1,31 +1,27 @@
 //! Delay accounting of a process: `struct taskstats` (linux/taskstats.h), asked for over generic netlink.
 //!
-//! Requests are sent many at a time, because that halves their cost: hence the raw socket, and messages written and
-//! walked here. CAP_NET_ADMIN is needed when opening *and* at every query. Without kernel.task_delayacct (0 unless set,
-//! since 5.14) only the cpu delays and the context switches count; the others stay 0.
+//! Requests are sent many at a time, because that halves their cost: hence the raw socket. CAP_NET_ADMIN is needed when
+//! opening *and* at every query. Without kernel.task_delayacct (0 unless set, since 5.14) only the cpu delays and the
+//! context switches count; the others stay 0.
 
 use std::fmt;
 use std::io::{self, ErrorKind};
 
 use neli::consts::genl::{CtrlAttr, CtrlCmd};
-use neli::consts::nl::{GenlId, NlmF, Nlmsg};
+use neli::consts::nl::{GenlId, NlmF};
 use neli::consts::socket::{Msg, NlFamily};
 use neli::socket::NlSocket;
 use neli::utils::Groups;
 use rustix::io::Errno;
 
+use super::netlink::{DATAGRAM, Message, Messages, Request, find, u16_at, u64_at};
+
 // linux/taskstats.h
 const FAMILY: &[u8; 10] = b"TASKSTATS\0";
-const TASKSTATS_CMD_GET: u8 = 1;
+pub(super) const TASKSTATS_CMD_GET: u8 = 1;
 const TASKSTATS_CMD_ATTR_TGID: u16 = 2;
-const TASKSTATS_TYPE_STATS: u16 = 3;
-const TASKSTATS_TYPE_AGGR_TGID: u16 = 5;
-
-// linux/netlink.h, linux/genetlink.h
-const NLMSGHDR: usize = 16;
-const GENLMSGHDR: usize = 4;
-const NLATTR: usize = 4;
-const NLA_TYPE_MASK: u16 = 0x3fff;
+pub(super) const TASKSTATS_TYPE_STATS: u16 = 3;
+pub(super) const TASKSTATS_TYPE_AGGR_TGID: u16 = 5;
 
 /// Requests in flight.
 const BATCH: usize = 128;
@@ -33,9 +29,6 @@ const BATCH: usize = 128;
 /// SO_RCVBUF, which the kernel doubles, as far as rmem_max lets it. A reply of 560 bytes occupies 1.3 kB of it; one of
 /// 688 (version 17) needs the next size of a slab, so 2.3 kB, and then the default of 208 kB does not hold a batch.
 const RECEIVE_BUFFER: usize = BATCH * 2048;
-
-/// Room for one datagram: a reply today has 36 bytes more than its struct.
-const DATAGRAM: usize = 8192;
 
 /// Most datagrams received for one batch, stale ones included: whatever comes, there is an end.
 const RECEIVES: usize = 8 * BATCH;
@@ -94,14 +87,16 @@ impl Delays {
     /// A counter is there if the version has it *and* the bytes reach so far; what is behind the last is ignored.
     #[must_use]
     pub fn decode(taskstats: &[u8]) -> Option<Self> {
-        let version = u16::from_ne_bytes(*taskstats.first_chunk()?);
+        Self::decode_as(u16_at(taskstats, 0)?, taskstats)
+    }
+
+    /// Decodes a struct that does not tell its version itself.
+    pub(super) fn decode_as(version: u16, taskstats: &[u8]) -> Option<Self> {
         let offsets = if version == 15 { &OFFSETS_15 } else { &OFFSETS };
         let mut delays = Self { values: [0; COUNTERS], known: 0 };
         for ((value, offset), since) in delays.values.iter_mut().zip(offsets).zip(SINCE) {
-            // Copied out: the struct is aligned to 4 bytes only.
-            let bytes = taskstats.get(*offset..).and_then(<[u8]>::first_chunk);
-            let Some(bytes) = bytes.filter(|_| version >= since) else { break };
-            *value = u64::from_ne_bytes(*bytes);
+            let Some(counter) = u64_at(taskstats, *offset).filter(|_| version >= since) else { break };
+            *value = counter;
             delays.known += 1;
         }
         (delays.known >= BASE).then_some(delays)
@@ -167,7 +162,11 @@ impl Taskstats {
         socket.set_recv_buffer_size(RECEIVE_BUFFER)?;
         let mut requests = Vec::new();
         let (command, attribute) = (CtrlCmd::Getfamily.into(), CtrlAttr::FamilyName.into());
-        push_request(&mut requests, GenlId::Ctrl.into(), 0, command, attribute, FAMILY);
+        Request { family: GenlId::Ctrl.into(), command, attribute, value: FAMILY }.push(
+            &mut requests,
+            NlmF::empty(),
+            0,
+        );
         send(&socket, &requests)?;
         let mut datagram = vec![0; DATAGRAM];
         for _ in 0..RECEIVES {
@@ -177,6 +176,11 @@ impl Taskstats {
             }
         }
         Err(unanswered())
+    }
+
+    /// The number of the family.
+    pub(super) fn family(&self) -> u16 {
+        self.family
     }
 
     /// Asks for each of `tgids`, and calls `each` once for each, in any order, with its index and what became of it:
@@ -210,8 +214,12 @@ impl Taskstats {
         self.requests.clear();
         let mut asked = 0;
         for ((tgid, _), at) in batch.iter().zip(waiting.iter()).zip(0..).filter(|((_, waiting), _)| **waiting) {
-            let (seq, tgid) = (first.wrapping_add(at), tgid.to_ne_bytes());
-            push_request(&mut self.requests, self.family, seq, TASKSTATS_CMD_GET, TASKSTATS_CMD_ATTR_TGID, &tgid);
+            let (family, value) = (self.family, &tgid.to_ne_bytes());
+            Request { family, command: TASKSTATS_CMD_GET, attribute: TASKSTATS_CMD_ATTR_TGID, value }.push(
+                &mut self.requests,
+                NlmF::empty(),
+                first.wrapping_add(at),
+            );
             asked += 1;
         }
         let mut answered = 0;
@@ -259,7 +267,7 @@ fn is_refusal(error: &io::Error) -> bool {
     matches!(errno, Some(Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::OPNOTSUPP))
 }
 
-fn unanswered() -> io::Error {
+pub(super) fn unanswered() -> io::Error {
     io::Error::new(ErrorKind::TimedOut, "the kernel did not answer")
 }
 
@@ -285,23 +293,6 @@ fn receive<'a>(socket: &NlSocket, datagram: &'a mut [u8]) -> io::Result<Option<&
             _ => Err(error),
         },
     }
-}
-
-/// Appends a generic netlink request with one attribute.
-fn push_request(requests: &mut Vec<u8>, kind: u16, seq: u32, command: u8, attribute: u16, value: &[u8]) {
-    let start = requests.len();
-    let padded = value.len().next_multiple_of(4);
-    // The values are a few bytes long.
-    requests.extend_from_slice(&((NLMSGHDR + GENLMSGHDR + NLATTR + padded) as u32).to_ne_bytes());
-    requests.extend_from_slice(&kind.to_ne_bytes());
-    requests.extend_from_slice(&NlmF::REQUEST.bits().to_ne_bytes());
-    requests.extend_from_slice(&seq.to_ne_bytes());
-    requests.extend_from_slice(&0_u32.to_ne_bytes()); // nlmsg_pid: the kernel knows
-    requests.extend_from_slice(&[command, 1, 0, 0]); // version 1, reserved
-    requests.extend_from_slice(&((NLATTR + value.len()) as u16).to_ne_bytes());
-    requests.extend_from_slice(&attribute.to_ne_bytes());
-    requests.extend_from_slice(value);
-    requests.resize(start + NLMSGHDR + GENLMSGHDR + NLATTR + padded, 0);
 }
 
 /// What a message says of the request it answers. `None`: nothing, it is no answer.
@@ -334,62 +325,11 @@ fn family(message: &Message<'_>) -> Option<io::Result<u16>> {
     Some(Ok(u16::from_ne_bytes(*number)))
 }
 
-/// The messages of a datagram, up to the first that is none.
-struct Messages<'a>(&'a [u8]);
-
-/// A `struct nlmsghdr` and what follows it.
-struct Message<'a> {
-    kind: u16,
-    seq: u32,
-    payload: &'a [u8],
-}
-
-impl<'a> Iterator for Messages<'a> {
-    type Item = Message<'a>;
-
-    fn next(&mut self) -> Option<Message<'a>> {
-        let length = u32::from_ne_bytes(*self.0.first_chunk()?) as usize;
-        let kind = u16::from_ne_bytes(*self.0.get(4..)?.first_chunk()?);
-        let seq = u32::from_ne_bytes(*self.0.get(8..)?.first_chunk()?);
-        let payload = self.0.get(NLMSGHDR..length)?;
-        self.0 = self.0.get(length.next_multiple_of(4)..).unwrap_or_default();
-        Some(Message { kind, seq, payload })
-    }
-}
-
-impl<'a> Message<'a> {
-    /// The error of an NLMSG_ERROR; an acknowledgement (0) is none.
-    fn error(&self) -> Option<io::Error> {
-        if self.kind != u16::from(Nlmsg::Error) {
-            return None;
-        }
-        let errno = i32::from_ne_bytes(*self.payload.first_chunk()?).checked_neg()?;
-        (errno > 0).then(|| io::Error::from_raw_os_error(errno))
-    }
-
-    /// An attribute of a generic netlink message.
-    fn attribute(&self, kind: u16) -> Option<&'a [u8]> {
-        find(self.payload.get(GENLMSGHDR..)?, kind)
-    }
-}
-
-/// The payload of the first attribute of this kind. Walks `struct nlattr`s, up to the first that is none.
-fn find(mut attributes: &[u8], wanted: u16) -> Option<&[u8]> {
-    loop {
-        let length = usize::from(u16::from_ne_bytes(*attributes.first_chunk()?));
-        let kind = u16::from_ne_bytes(*attributes.get(2..)?.first_chunk()?) & NLA_TYPE_MASK;
-        let payload = attributes.get(NLATTR..length)?;
-        if kind == wanted {
-            return Some(payload);
-        }
-        attributes = attributes.get(length.next_multiple_of(4)..)?;
-    }
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)]
 mod tests {
     use super::*;
+    use crate::kernel::netlink::made_up::{attribute, message, only};
     use std::io::{Read, Write};
     use std::process::{Child, Command, Stdio};
 
@@ -404,36 +344,11 @@ mod tests {
     const FAMILY_31: &[u8] = include_bytes!("../../tests/taskstats_messages/linux-6.18-family.bin");
     const NO_FAMILY: &[u8] = include_bytes!("../../tests/taskstats_messages/linux-6.18-no-family.bin");
 
-    fn only(datagram: &[u8]) -> Message<'_> {
-        let mut messages = Messages(datagram);
-        let message = messages.next().unwrap();
-        assert!(messages.next().is_none());
-        message
-    }
-
     /// A `struct taskstats` whose every 8 bytes hold their own offset.
     fn taskstats(version: u16, size: usize) -> Vec<u8> {
         let mut bytes: Vec<u8> = (0..size as u64).step_by(8).flat_map(u64::to_ne_bytes).collect();
         bytes.truncate(size);
         bytes.iter_mut().zip(version.to_ne_bytes()).for_each(|(to, from)| *to = from);
-        bytes
-    }
-
-    fn attribute(kind: u16, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = u16::try_from(4 + payload.len()).unwrap().to_ne_bytes().to_vec();
-        bytes.extend_from_slice(&kind.to_ne_bytes());
-        bytes.extend_from_slice(payload);
-        bytes.resize(bytes.len().next_multiple_of(4), 0);
-        bytes
-    }
-
-    fn message(kind: u16, seq: u32, payload: &[u8]) -> Vec<u8> {
-        let mut bytes = u32::try_from(NLMSGHDR + payload.len()).unwrap().to_ne_bytes().to_vec();
-        bytes.extend_from_slice(&kind.to_ne_bytes());
-        bytes.extend_from_slice(&[0; 2]);
-        bytes.extend_from_slice(&seq.to_ne_bytes());
-        bytes.extend_from_slice(&[0; 4]);
-        bytes.extend_from_slice(payload);
         bytes
     }
 
@@ -696,7 +611,8 @@ mod tests {
         let me = std::process::id();
         let mut requests = Vec::new();
         for seq in 0..taskstats.seq {
-            push_request(&mut requests, taskstats.family, seq, 1, 2, &u32::MAX.to_ne_bytes());
+            let (family, value) = (taskstats.family, &u32::MAX.to_ne_bytes());
+            Request { family, command: 1, attribute: 2, value }.push(&mut requests, NlmF::empty(), seq);
         }
         send(&taskstats.socket, &requests).unwrap();
         assert!(query(&mut taskstats, &[me]).remove(0).unwrap().is_some());

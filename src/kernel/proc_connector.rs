@@ -1,0 +1,475 @@
+//! Processes that come, go and change: the proc connector (linux/cn_proc.h), NETLINK_CONNECTOR.
+//!
+//! Without capabilities since Linux 6.6; before, CAP_NET_ADMIN. Only in the initial user, pid and network namespaces.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd};
+
+use neli::consts::connector::{CnMsgIdx, CnMsgVal, ProcCnMcastOp, ProcEventType};
+use neli::consts::nl::{NlmF, Nlmsg};
+use rustix::io::Errno;
+use rustix::net::netlink::CONNECTOR;
+
+use super::netlink::{self, Drained, Listener, Message, u16_at, u32_at};
+
+// linux/connector.h, linux/cn_proc.h
+/// `struct cn_msg` without its data.
+const CN_MSG: usize = 20;
+/// `struct proc_event` without its union.
+const PROC_EVENT: usize = 16;
+
+/// What happened to a process. Threads are left out. The pids are those of the initial pid namespace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// A process was made.
+    Fork {
+        /// The real parent: with CLONE_PARENT not the process that forked.
+        parent: u32,
+        /// The new one.
+        child: u32,
+    },
+    /// It runs another program. If another thread than the leader called execve(2), an `Exit` of the old leader came
+    /// before.
+    Exec {
+        /// Which.
+        pid: u32,
+    },
+    /// It gave itself another comm, by prctl(2) or /proc. execve(2) makes none of these.
+    Comm {
+        /// Which.
+        pid: u32,
+    },
+    /// Its leader exited: mostly that is its end, but other threads may go on, or even execve(2). /proc and the exit
+    /// records tell. The end of a process whose leader exited before makes no event.
+    Exit {
+        /// Which.
+        pid: u32,
+        /// The real parent. `None`: it was reaped already, by itself where SIGCHLD is ignored, or the kernel is older
+        /// than Linux 4.18.
+        parent: Option<u32>,
+    },
+}
+
+/// A subscription.
+#[derive(Debug)]
+pub struct ProcConnector {
+    listener: Listener,
+}
+
+impl ProcConnector {
+    /// Subscribes.
+    ///
+    /// # Errors
+    /// - `PermissionDenied`: CAP_NET_ADMIN is needed, before Linux 6.6
+    /// - `ConnectionRefused`: this is another network namespace
+    /// - `TimedOut`: no acknowledgement; this is another user or pid namespace
+    /// - `Unsupported`: the kernel has no connector
+    ///
+    /// or what else the kernel said.
+    pub fn listen() -> io::Result<Self> {
+        let listener =
+            Listener::open(CONNECTOR, CnMsgIdx::Proc.into()).map_err(|error| match Errno::from_io_error(&error) {
+                Some(Errno::PROTONOSUPPORT) => {
+                    let what = "the kernel has no proc connector (CONFIG_PROC_EVENTS)";
+                    io::Error::new(ErrorKind::Unsupported, what)
+                }
+                Some(Errno::PERM) => netlink::meaning(&error, "before Linux 6.6, process events need CAP_NET_ADMIN"),
+                _ => error,
+            })?;
+        // From here on, to drop it is to unsubscribe.
+        let mut connector = Self { listener };
+        // Nobody else's, and never the 0 of an event.
+        let token = connector.listener.address()?;
+        // Without a filter: it would keep back the acknowledgement too.
+        connector.listener.send(&request(ProcCnMcastOp::Listen, token, None)).map_err(|error| {
+            match Errno::from_io_error(&error) {
+                Some(Errno::CONNREFUSED) => {
+                    let what = "process events exist in the initial network namespace only";
+                    netlink::meaning(&error, what)
+                }
+                _ => error,
+            }
+        })?;
+        // The kernel acknowledges within send(2), so there is nothing to wait for.
+        let mut acknowledged = None;
+        let _ = connector.listener.drain(|message| {
+            acknowledged = acknowledged.or(acknowledgement(message, token));
+        })?;
+        match acknowledged {
+            Some(0) => {}
+            Some(errno) => return Err(io::Error::from_raw_os_error(errno)),
+            None => {
+                let what = "process events were not acknowledged: they exist in the initial user and pid namespaces \
+                            only, with CONFIG_PROC_EVENTS";
+                return Err(io::Error::new(ErrorKind::TimedOut, what));
+            }
+        }
+        // Before Linux 6.6 a message of this length is ignored, and everything comes.
+        connector.listener.send(&request(ProcCnMcastOp::Listen, token, Some(wanted())))?;
+        Ok(connector)
+    }
+
+    /// Sets how many bytes of messages may wait, beyond rmem_max only with CAP_NET_ADMIN. 4 MiB at first; an event
+    /// takes about 400 of these bytes.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
+        self.listener.set_receive_buffer(bytes)
+    }
+
+    /// Tells everything that happened since, without waiting. After a loss the rest is told, and what comes later.
+    ///
+    /// # Errors
+    /// The socket is broken.
+    pub fn drain(&mut self, mut each: impl FnMut(Event)) -> io::Result<Drained> {
+        self.listener.drain(|message| {
+            if let Some(event) = proc_event(message).and_then(event) {
+                each(event);
+            }
+        })
+    }
+}
+
+/// Readable when there is something to drain.
+impl AsFd for ProcConnector {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
+    }
+}
+
+/// Unsubscribes: the kernel counts its listeners, and does not notice that one is gone.
+impl Drop for ProcConnector {
+    fn drop(&mut self) {
+        let token = self.listener.address().unwrap_or_default();
+        let _ = self.listener.send(&request(ProcCnMcastOp::Ignore, token, None));
+    }
+}
+
+/// A message to the proc connector. Its acknowledgement will bear `token` + 1 (the sequence number is not kept).
+/// `events` are those wanted, by bit (Linux 6.6).
+fn request(op: ProcCnMcastOp, token: u32, events: Option<u32>) -> Vec<u8> {
+    let input = [u32::from(op)].into_iter().chain(events);
+    let input: Vec<u8> = input.flat_map(u32::to_ne_bytes).collect();
+    let mut message = Vec::new();
+    netlink::push_header(&mut message, Nlmsg::Done.into(), NlmF::empty(), 0, CN_MSG + input.len());
+    for word in [CnMsgIdx::Proc.into(), CnMsgVal::Proc.into(), 0, token] {
+        message.extend_from_slice(&u32::to_ne_bytes(word));
+    }
+    message.extend_from_slice(&(input.len() as u16).to_ne_bytes());
+    message.extend_from_slice(&[0; 2]); // flags
+    message.extend_from_slice(&input);
+    message
+}
+
+/// The events that are read, by bit.
+fn wanted() -> u32 {
+    [ProcEventType::Fork, ProcEventType::Exec, ProcEventType::Comm, ProcEventType::Exit].map(u32::from).iter().sum()
+}
+
+/// The `struct proc_event` in a message.
+fn proc_event<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
+    let payload = message.payload;
+    let (idx, val) = (u32_at(payload, 0)?, u32_at(payload, 4)?);
+    let ours = idx == u32::from(CnMsgIdx::Proc) && val == u32::from(CnMsgVal::Proc);
+    let ours = ours && message.kind == u16::from(Nlmsg::Done);
+    payload.get(CN_MSG..)?.get(..usize::from(u16_at(payload, 16)?)).filter(|_| ours)
+}
+
+/// Decodes a `struct proc_event`. `None`: a thread's, one that is not read, or too short.
+fn event(bytes: &[u8]) -> Option<Event> {
+    let data = |at: usize| u32_at(bytes, PROC_EVENT + 4 * at);
+    // A process is its leader, the thread whose pid is the tgid.
+    let leader = |at| data(at).filter(|pid| data(at + 1) == Some(*pid));
+    match ProcEventType::from(u32_at(bytes, 0)?) {
+        ProcEventType::Fork => Some(Event::Fork { parent: data(1)?, child: leader(2)? }),
+        ProcEventType::Exec => Some(Event::Exec { pid: leader(0)? }),
+        ProcEventType::Comm => Some(Event::Comm { pid: leader(0)? }),
+        ProcEventType::Exit => Some(Event::Exit { pid: leader(0)?, parent: data(5).filter(|parent| *parent != 0) }),
+        _ => None,
+    }
+}
+
+/// The errno of the acknowledgement of our request; 0 if it was granted.
+fn acknowledgement(message: &Message<'_>, token: u32) -> Option<i32> {
+    let bytes = proc_event(message)?;
+    let ours = u32_at(message.payload, 12)? == token.wrapping_add(1);
+    let none = u32_at(bytes, 0)? == u32::from(ProcEventType::None);
+    let errno = u32_at(bytes, PROC_EVENT)?.cast_signed();
+    (ours && none).then(|| errno.saturating_abs())
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, clippy::print_stdout)]
+mod tests {
+    use super::*;
+    use crate::kernel::netlink::made_up::{message, only};
+    use crate::kernel::netlink::{Messages, Received};
+    use std::os::unix::process::CommandExt;
+    use std::process::{Command, Stdio};
+
+    use proptest::prelude::*;
+    use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+    /// Linux 6.18, captured by tests/event_messages/capture.py.
+    const ACKNOWLEDGED: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-acknowledged.bin");
+    const FORK: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-fork.bin");
+    const FORK_THREAD: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-fork-thread.bin");
+    const EXEC: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-exec.bin");
+    const COMM: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-comm.bin");
+    const EXITED: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-exited.bin");
+    const EXITED_REAPED: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-exited-reaped.bin");
+    const CAPTURED: [&[u8]; 7] = [ACKNOWLEDGED, FORK, FORK_THREAD, EXEC, COMM, EXITED, EXITED_REAPED];
+
+    fn read(datagram: &[u8]) -> Vec<Event> {
+        Messages(datagram).filter_map(|message| proc_event(&message).and_then(event)).collect()
+    }
+
+    #[test]
+    fn reads_the_captured_messages() {
+        let (parent, child) = (22720, 22761);
+        assert_eq!(read(FORK), [Event::Fork { parent, child }]);
+        assert_eq!(read(EXEC), [Event::Exec { pid: child }]);
+        assert_eq!(read(COMM), [Event::Comm { pid: child }]);
+        assert_eq!(read(EXITED), [Event::Exit { pid: child, parent: Some(parent) }]);
+        assert_eq!(read(EXITED_REAPED), [Event::Exit { pid: 22768, parent: None }]);
+        assert_eq!(read(FORK_THREAD), [], "a thread is no process");
+        assert_eq!(read(ACKNOWLEDGED), []);
+        assert_eq!(read(&CAPTURED.concat()).len(), 5);
+    }
+
+    #[test]
+    fn an_acknowledgement_is_ours_by_its_token() {
+        assert_eq!(acknowledgement(&only(ACKNOWLEDGED), 41), Some(0));
+        for token in [0, 40, 42, u32::MAX] {
+            assert_eq!(acknowledgement(&only(ACKNOWLEDGED), token), None);
+        }
+        assert!(CAPTURED[1..].iter().all(|event| acknowledgement(&only(event), u32::MAX).is_none()));
+        // The kernel writes errors without a sign.
+        let mut refused = ACKNOWLEDGED.to_vec();
+        for (errno, read) in [(1_i32, 1), (-1, 1), (12, 12), (i32::MIN, i32::MAX)] {
+            refused[52..56].copy_from_slice(&errno.to_ne_bytes());
+            assert_eq!(acknowledgement(&only(&refused), 41), Some(read));
+        }
+    }
+
+    #[test]
+    fn a_request_is_what_the_kernel_reads() {
+        let words = |message: Vec<u8>| -> Vec<u32> {
+            message.chunks(4).map(|word| u32::from_ne_bytes(word.try_into().unwrap())).collect()
+        };
+        let length = |length: u16| u32::from_ne_bytes([length.to_ne_bytes(), [0; 2]].concat().try_into().unwrap());
+        let kind = length(3);
+        assert_eq!(words(request(ProcCnMcastOp::Listen, 7, None)), [40, kind, 0, 0, 1, 1, 0, 7, length(4), 1]);
+        let narrow = words(request(ProcCnMcastOp::Listen, 7, Some(wanted())));
+        assert_eq!(narrow, [44, kind, 0, 0, 1, 1, 0, 7, length(8), 1, 0x8000_0203]);
+        assert_eq!(words(request(ProcCnMcastOp::Ignore, 7, None))[9], 2);
+    }
+
+    #[test]
+    fn what_is_not_the_proc_connector_s_is_no_event() {
+        for (at, byte) in [(4, 2), (4, 0), (16, 2), (20, 9), (36, 0), (36, 4), (39, 1)] {
+            let mut other = FORK.to_vec();
+            other[at] = byte;
+            assert_eq!(read(&other), [], "{byte} at {at}");
+        }
+    }
+
+    #[test]
+    fn a_truncated_message_is_none() {
+        for whole in CAPTURED {
+            for length in 0..whole.len() {
+                assert_eq!(Messages(&whole[..length]).count(), 0);
+            }
+            let payload = only(whole).payload;
+            for length in 0..payload.len() {
+                let shorter = message(3, 0, &payload[..length]);
+                assert_eq!(read(&shorter), [], "{length}");
+                assert_eq!(acknowledgement(&only(&shorter), 41), None);
+            }
+            // Nor is one whose struct is shorter than what is read of it; before Linux 4.18 an exit has no parent.
+            let proc_event = &payload[CN_MSG..];
+            for length in 0..proc_event.len() {
+                let _ = event(&proc_event[..length]);
+            }
+        }
+        let exit = &only(EXITED).payload[CN_MSG..];
+        assert_eq!(event(&exit[..PROC_EVENT + 16]), Some(Event::Exit { pid: 22761, parent: None }));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..120), token in any::<u32>()) {
+            let _ = (read(&bytes), event(&bytes), acknowledgement(&only(&message(3, 1, &bytes)), token));
+            let _ = read(&message(3, 1, &bytes));
+            let _ = read(&message(3, 1, &[&only(FORK).payload[..CN_MSG], &bytes].concat()));
+        }
+
+        #[test]
+        fn a_spoilt_message_never_panics(spoilt in proptest::collection::vec((0_usize..76, any::<u8>()), 1..4)) {
+            for whole in CAPTURED {
+                let mut bytes = whole.to_vec();
+                spoilt.iter().for_each(|(at, byte)| bytes[*at] = *byte);
+                let _ = read(&bytes);
+                for message in Messages(&bytes) {
+                    let _ = acknowledgement(&message, 41);
+                }
+            }
+        }
+    }
+
+    fn live() -> Option<ProcConnector> {
+        let error = match ProcConnector::listen() {
+            Ok(connector) => return Some(connector),
+            Err(error) => error,
+        };
+        assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {error}");
+        eprintln!("\n*** SKIPPED: process events cannot be had: {error} ***\n");
+        None
+    }
+
+    fn whose(event: Event) -> u32 {
+        match event {
+            Event::Fork { child: pid, .. } | Event::Exec { pid } | Event::Comm { pid } | Event::Exit { pid, .. } => pid,
+        }
+    }
+
+    /// What happened to a process, of which nothing is to come. Whatever else the host does is left out.
+    fn life(connector: &mut ProcConnector, pid: u32) -> Vec<Event> {
+        let mut life = Vec::new();
+        let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
+        // It can have been reaped before its exit is told.
+        while !matches!(life.last(), Some(Event::Exit { .. })) {
+            assert_eq!(poll(&mut [PollFd::new(&*connector, PollFlags::IN)], Some(&minute)).unwrap(), 1, "{life:?}");
+            let drained = connector.drain(|event| life.extend(Some(event).filter(|event| whose(*event) == pid)));
+            assert_eq!(drained.unwrap(), Drained::Complete);
+        }
+        life
+    }
+
+    #[test]
+    fn a_child_comes_execs_renames_itself_and_goes() {
+        let Some(mut connector) = live() else { return };
+        let mut child = Command::new("sh").args(["-c", "echo renamed > /proc/$$/comm"]).spawn().unwrap();
+        child.wait().unwrap();
+        let (parent, pid) = (std::process::id(), child.id());
+        let life = life(&mut connector, pid);
+        assert_eq!(life[..3], [Event::Fork { parent, child: pid }, Event::Exec { pid }, Event::Comm { pid }]);
+        assert!(
+            matches!(life[3..], [Event::Exit { parent: None, .. }])
+                || life[3] == Event::Exit { pid, parent: Some(parent) }
+        );
+    }
+
+    /// Not a test: what is done in another process. Nothing, unless asked for.
+    #[test]
+    fn elsewhere() {
+        match std::env::var("PROC_CONNECTOR_ELSEWHERE").as_deref() {
+            Ok("thread execs") => {
+                let exec = std::thread::spawn(|| Command::new("true").exec());
+                let _ = exec.join();
+            }
+            Ok("listen") => println!("outcome: {:?}", ProcConnector::listen().map_err(|error| error.kind())),
+            _ => {}
+        }
+    }
+
+    fn elsewhere_command(before: &[&str], what: &str) -> Command {
+        let itself = std::env::current_exe().unwrap();
+        let mut command = Command::new(before.first().map_or(itself.as_os_str(), |first| first.as_ref()));
+        command.args(before.get(1..).unwrap_or_default());
+        if !before.is_empty() {
+            command.arg(&itself);
+        }
+        command.args(["--exact", "kernel::proc_connector::tests::elsewhere", "--nocapture", "--test-threads=2"]);
+        command.env("PROC_CONNECTOR_ELSEWHERE", what);
+        command
+    }
+
+    #[test]
+    fn when_another_thread_execs_the_leader_exits_first() {
+        let Some(mut connector) = live() else { return };
+        let mut child = elsewhere_command(&[], "thread execs").stdout(Stdio::null()).spawn().unwrap();
+        child.wait().unwrap();
+        let pid = child.id();
+        let mut events = life(&mut connector, pid);
+        if events.len() == 3 {
+            events.extend(life(&mut connector, pid)); // drained in between
+        }
+        let [Event::Fork { .. }, Event::Exec { .. }, Event::Exit { .. }, rest @ ..] = &events[..] else {
+            panic!("{events:?}");
+        };
+        assert!(matches!(rest, [Event::Exec { .. }, Event::Exit { .. }]), "{events:?}");
+    }
+
+    /// Whether we may go into that namespace.
+    fn can(unshare: &[&str]) -> bool {
+        let status = Command::new(unshare[0]).args(&unshare[1..]).arg("true").stderr(Stdio::null()).status();
+        let can = status.is_ok_and(|status| status.success());
+        assert!(
+            can || std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(),
+            "nothing may be skipped here: {unshare:?}"
+        );
+        if !can {
+            eprintln!("\n*** SKIPPED: {unshare:?} ***\n");
+        }
+        can
+    }
+
+    #[test]
+    fn in_another_namespace_it_says_so() {
+        if live().is_none() {
+            return;
+        }
+        for (unshare, kind) in [
+            (&["unshare", "--net"][..], "ConnectionRefused"),
+            (&["unshare", "--pid", "--fork"], "TimedOut"),
+            (&["unshare", "--user", "--map-root-user"], "TimedOut"),
+        ] {
+            if !can(unshare) {
+                continue;
+            }
+            let output = elsewhere_command(unshare, "listen").output().unwrap();
+            let output = String::from_utf8_lossy(&output.stdout);
+            assert!(output.contains(&format!("outcome: Err({kind})")), "{unshare:?}: {output}");
+        }
+    }
+
+    #[test]
+    fn a_loss_is_told_and_what_comes_later_too() {
+        let Some(mut connector) = live() else { return };
+        connector.set_receive_buffer(1).unwrap(); // the kernel's minimum: room for a few
+        for _ in 0..20 {
+            Command::new("true").status().unwrap();
+        }
+        assert_eq!(connector.drain(|_| {}).unwrap(), Drained::Lossy);
+        connector.set_receive_buffer(4 << 20).unwrap();
+        let _ = connector.drain(|_| {}).unwrap();
+        let mut child = Command::new("true").spawn().unwrap();
+        child.wait().unwrap();
+        assert!(matches!(
+            life(&mut connector, child.id())[..],
+            [Event::Fork { .. }, Event::Exec { .. }, Event::Exit { .. }]
+        ));
+    }
+
+    /// A socket of the group that never subscribed is told everything, acknowledgements too, while somebody is
+    /// subscribed.
+    #[test]
+    fn to_drop_it_is_to_unsubscribe() {
+        let Some(_somebody) = live() else { return };
+        let mut group = Listener::open(CONNECTOR, 1).unwrap();
+        let connector = live().unwrap();
+        let token = connector.listener.address().unwrap();
+        let mut acknowledgements = || {
+            let mut count = 0;
+            while let Received::Datagram(datagram) = group.receive().unwrap() {
+                count += Messages(datagram).filter(|message| acknowledgement(message, token) == Some(0)).count();
+            }
+            count
+        };
+        assert_eq!(acknowledgements(), 2, "subscribed, and narrowed");
+        drop(connector);
+        assert_eq!(acknowledgements(), 1, "unsubscribed");
+    }
+}
