@@ -2,14 +2,16 @@
 //! TASKSTATS_CMD_ATTR_REGISTER_CPUMASK). Processes only, each once; what its threads had used is in it.
 //!
 //! CAP_NET_ADMIN is needed, and to be in the initial user, pid and network namespaces; version 12 of the struct (Linux
-//! 5.19) too, which was the first to tell a process from a thread. A record is sent before the process is a zombie.
+//! 5.19) too, which was the first to tell a process from a thread. A record is sent before the process can be
+//! waited for.
 //!
 //! The CPU in it is a lower bound. It ends with the last tick or switch before the record, so of a process that lives
 //! for less than a tick it can lack nearly all; what the exit itself costs is not in it either. A zombie's schedstat
 //! has both.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::io::{self, ErrorKind};
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::path::Path;
 
@@ -33,6 +35,10 @@ const AC_FLAG: usize = 8;
 
 /// The version that brought AGROUP and ac_tgid (Linux 5.19).
 const VERSION: u16 = 12;
+
+/// How much older than its end a process can be by the record of a thread, µs: of threads that exit at once, each may
+/// be kept waiting between looking at the clock and sending.
+const AT_ONCE: u64 = 1_000_000;
 
 /// Where things are in the struct.
 struct Layout {
@@ -77,13 +83,7 @@ pub struct ExitRecords {
     family: u16,
     /// The possible CPUs, as a C string.
     cpus: Vec<u8>,
-    /// What the threads had used that exited before the rest of their process, by tgid.
-    ///
-    /// The record of a process has that too, and of threads that exited before we listened. But many kernels leave the
-    /// ticks and the context switches out of it, and a thread that exits at the same time can be missing in part.
-    threads: HashMap<u32, Threads>,
-    /// The processes of more than one thread that exited in this drain, and those in the one before.
-    dead: [HashSet<u32>; 2],
+    processes: Processes,
 }
 
 impl ExitRecords {
@@ -104,13 +104,7 @@ impl ExitRecords {
         cpus.push(0);
         let family = Taskstats::open()?.family();
         // To drop it is to deregister, also what was never registered.
-        let mut records = Self {
-            listener: Listener::open(GENERIC, 0)?,
-            family,
-            cpus,
-            threads: HashMap::new(),
-            dead: Default::default(),
-        };
+        let mut records = Self { listener: Listener::open(GENERIC, 0)?, family, cpus, processes: Processes::default() };
         records.register()?;
         records.see_that_they_come()?;
         Ok(records)
@@ -169,32 +163,29 @@ impl ExitRecords {
         self.listener.set_receive_buffer(bytes)
     }
 
-    /// Tells every process that exited since, without waiting. After a loss the rest is told, and what comes later.
+    /// Tells every process that exited since, in that order, without waiting. After a loss the rest is told, and what
+    /// comes later.
     ///
     /// # Errors
     /// The socket is broken.
-    pub fn drain(&mut self, mut each: impl FnMut(ExitRecord)) -> io::Result<Drained> {
-        let Self { listener, family, threads, dead, .. } = self;
-        dead.rotate_right(1);
-        dead[0].clear();
-        let mut unread = false;
+    pub fn drain(&mut self, each: impl FnMut(ExitRecord)) -> io::Result<Drained> {
+        let Self { listener, family, processes, .. } = self;
+        let mut complete = true;
         let drained = listener.drain(|message| {
             if message.kind == *family {
                 match exit(message) {
-                    Some(exit) => {
-                        if let Some(record) = settle(threads, dead, exit) {
-                            each(record);
-                        }
-                    }
-                    None => unread = true,
+                    Some(exit) => processes.take(exit),
+                    None => complete = false,
                 }
             }
-        })?;
-        if drained == Drained::Lossy {
-            // Of whom the end was lost, nobody knows; another process may get the pid.
-            threads.clear();
+        });
+        processes.tell(each);
+        if drained? == Drained::Complete && complete {
+            return Ok(Drained::Complete);
         }
-        Ok(if unread { Drained::Lossy } else { drained })
+        // Nobody knows whose end is missing, and another process may get the pid.
+        processes.threads.clear();
+        Ok(Drained::Lossy)
     }
 }
 
@@ -223,16 +214,8 @@ struct Usage {
     delays: Delays,
 }
 
-/// The threads of a process that exited so far.
-#[derive(Debug)]
-struct Threads {
-    used: Usage,
-    /// µs since the process began.
-    elapsed: u64,
-}
-
 /// What one message tells.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 struct Exit {
     tgid: u32,
     ppid: u32,
@@ -300,38 +283,119 @@ fn exit(message: &Message<'_>) -> Option<Exit> {
     })
 }
 
-/// Keeps what a thread used until its process exits.
-fn settle(threads: &mut HashMap<u32, Threads>, dead: &mut [HashSet<u32>; 2], exit: Exit) -> Option<ExitRecord> {
-    let Exit { tgid, ppid, elapsed, last, mut used, whole } = exit;
-    if !last && dead.iter().any(|dead| dead.contains(&tgid)) {
-        // Of threads that exit at once the last one's record can be the first. It has the others in it.
-        return None;
+/// Puts together what the threads of a process used.
+///
+/// The record of a process has that too, and of threads that exited before we listened. But many kernels leave the
+/// ticks and the context switches out of it, and it is made while other threads exit: what these used can be missing,
+/// and their records can come after it. All are sent before the process can be waited for.
+#[derive(Debug, Default)]
+struct Processes {
+    /// What the threads used that exited before the rest of their process, by tgid: an entry for each process, as long
+    /// as it lives.
+    threads: HashMap<u32, Threads>,
+    /// The processes that exited in this drain.
+    ended: Vec<Ended>,
+    /// Where in it those of more than one thread are.
+    recent: HashMap<u32, usize>,
+    /// Those of the drain before. Records that come so late are not waited for.
+    told: HashMap<u32, usize>,
+}
+
+/// The threads of a process that exited so far.
+#[derive(Debug)]
+struct Threads {
+    used: Usage,
+    /// µs since the process began.
+    elapsed: u64,
+}
+
+/// A process that exited.
+#[derive(Debug)]
+struct Ended {
+    tgid: u32,
+    ppid: u32,
+    elapsed: u64,
+    /// By the records of its threads.
+    used: Usage,
+    /// By its own record, if it had more than one.
+    whole: Option<Usage>,
+}
+
+impl Processes {
+    /// Takes in a record.
+    fn take(&mut self, exit: Exit) {
+        let Exit { tgid, ppid, elapsed, last, mut used, whole } = exit;
+        if last {
+            let threads = self.threads.remove(&tgid);
+            // If it never had another thread, these were another process's, whose end was not seen.
+            if whole.is_some() {
+                if let Some(mut threads) = threads {
+                    threads.add(&used, elapsed);
+                    used = threads.used;
+                }
+                self.recent.insert(tgid, self.ended.len());
+            }
+            self.ended.push(Ended { tgid, ppid, elapsed, used, whole });
+        } else if let Some(ended) = self.recent.get(&tgid).and_then(|at| self.ended.get_mut(*at)) {
+            ended.used.zip(&used, u64::saturating_add);
+        } else if !self.told.contains_key(&tgid) {
+            self.threads
+                .entry(tgid)
+                .and_modify(|threads| threads.add(&used, elapsed))
+                .or_insert(Threads { used, elapsed });
+        }
     }
-    // A life only gets longer: else these were another process with the same pid.
-    if let Some(others) = threads.remove(&tgid).filter(|others| others.elapsed <= elapsed) {
-        used.zip(&others.used, u64::saturating_add);
+
+    /// Tells those that exited, at the end of a drain.
+    fn tell(&mut self, each: impl FnMut(ExitRecord)) {
+        // Not kept: there were many if there was a storm.
+        mem::take(&mut self.ended).into_iter().map(Ended::record).for_each(each);
+        self.told = mem::take(&mut self.recent);
     }
-    if !last {
-        threads.insert(tgid, Threads { used, elapsed });
-        return None;
+}
+
+impl Threads {
+    /// Adds another thread, with the age of the process at its exit.
+    fn add(&mut self, used: &Usage, elapsed: u64) {
+        if self.elapsed > elapsed.saturating_add(AT_ONCE) {
+            // A life only gets longer: another process had the pid, and its end was not seen.
+            *self = Self { used: *used, elapsed };
+        } else {
+            self.used.zip(used, u64::saturating_add);
+            self.elapsed = self.elapsed.max(elapsed);
+        }
     }
-    if let Some(whole) = whole {
-        // Each lacks what the other may have: both are lower bounds.
-        used.zip(&whole, u64::max);
-        dead[0].insert(tgid);
+}
+
+impl Ended {
+    fn record(self) -> ExitRecord {
+        let Self { tgid: pid, ppid: parent, elapsed, mut used, whole } = self;
+        if let Some(whole) = whole {
+            // Each lacks what the other may have: both are lower bounds.
+            used.zip(&whole, u64::max);
+        }
+        let (utime, stime) = used.split();
+        ExitRecord {
+            pid,
+            parent,
+            elapsed: elapsed.saturating_mul(1000),
+            cpu: used.cpu,
+            utime,
+            stime,
+            delays: used.delays,
+        }
     }
-    let (utime, stime) = used.split();
-    let (pid, parent, elapsed) = (tgid, ppid, elapsed.saturating_mul(1000));
-    Some(ExitRecord { pid, parent, elapsed, cpu: used.cpu, utime, stime, delays: used.delays })
 }
 
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, clippy::print_stdout)]
+#[allow(unsafe_code)] // to end a thread alone
 mod tests {
     use super::*;
     use crate::kernel::netlink::Messages;
     use crate::kernel::netlink::made_up::{attribute, message, only};
     use crate::kernel::taskstats::{COUNTERS, NAMES};
+    use std::io::{BufRead, BufReader};
     use std::os::unix::process::CommandExt;
     use std::process::{Command, Stdio};
     use std::time::Duration;
@@ -351,9 +415,16 @@ mod tests {
 
     /// What a drain of these messages tells, each a drain of its own.
     fn settled(messages: &[&[u8]]) -> Vec<ExitRecord> {
-        let (mut threads, mut dead) = (HashMap::new(), Default::default());
-        let exits = messages.iter().map(|message| exit(&only(message)).unwrap());
-        exits.filter_map(|exit| settle(&mut threads, &mut dead, exit)).collect()
+        let mut processes = Processes::default();
+        messages.iter().flat_map(|message| drained(&mut processes, &[message])).collect()
+    }
+
+    /// What one drain of these messages tells.
+    fn drained(processes: &mut Processes, messages: &[&[u8]]) -> Vec<ExitRecord> {
+        messages.iter().for_each(|message| processes.take(exit(&only(message)).unwrap()));
+        let mut told = Vec::new();
+        processes.tell(|record| told.push(record));
+        told
     }
 
     fn counters(record: &ExitRecord) -> Vec<(&'static str, u64)> {
@@ -504,20 +575,50 @@ mod tests {
         assert_eq!(told(&[&one(10), &other, &one(20), &process(&last, 900)]), (900, 25));
         // One is missing from the record of the process.
         assert_eq!(told(&[&one(10), &one(20), &process(&last, 150)]), (250, 25));
+        // It looked at the clock later, and was sent sooner.
+        assert_eq!(told(&[&one(30 + AT_ONCE), &process(&last, 50)]), (150, 15));
         // Another process had the pid, and its end was not seen.
-        assert_eq!(told(&[&one(40), &process(&last, 50)]), (50, 5));
-        assert_eq!(told(&[&one(40), &one(20), &process(&last, 150)]), (150, 15));
-        // The kernel had no memory for the process.
-        assert_eq!(told(&[&one(10), &one(20), &thread(&last)]), (250, 25));
+        assert_eq!(told(&[&one(31 + AT_ONCE), &process(&last, 50)]), (50, 5));
+        assert_eq!(told(&[&one(31 + AT_ONCE), &one(20), &process(&last, 150)]), (150, 15));
+        assert_eq!(told(&[&one(10), &thread(&last)]), (50, 5), "this one had no other thread");
     }
 
     #[test]
-    fn a_thread_whose_record_comes_late_is_not_kept() {
-        let (mut threads, mut dead) = (HashMap::new(), Default::default());
-        let mut one = |bytes: &[u8]| settle(&mut threads, &mut dead, exit(&only(bytes)).unwrap());
-        assert!(one(&process(&Made { pid: 5, cpu: 50, nvcsw: 5, flag: AGROUP, elapsed: 30 }, 100)).is_some());
-        assert!(one(&thread(&Made { pid: 5, cpu: 50, nvcsw: 5, flag: 0, elapsed: 30 })).is_none());
-        assert!(threads.is_empty());
+    fn of_threads_that_exit_at_once_the_last_can_be_the_first_to_be_told() {
+        let last = Made { pid: 5, cpu: 50, nvcsw: 5, flag: AGROUP, elapsed: 30 };
+        let late = thread(&Made { pid: 5, cpu: 100, nvcsw: 10, flag: 0, elapsed: 30 });
+        let alone = thread(&Made { pid: 6, cpu: 1, nvcsw: 1, flag: AGROUP, elapsed: 1 });
+        let numbers = |told: Vec<ExitRecord>| -> Vec<_> {
+            told.iter().map(|record| (record.pid, record.cpu, record.delays.values[6])).collect()
+        };
+        for whole in [50, 150] {
+            let mut processes = Processes::default();
+            let told = drained(&mut processes, &[&process(&last, whole), &alone, &late]);
+            assert_eq!(numbers(told), [(5, 150, 15), (6, 1, 1)], "in the order of their ends");
+            assert!(processes.threads.is_empty());
+        }
+        // So late that it is told.
+        let mut processes = Processes::default();
+        assert_eq!(numbers(drained(&mut processes, &[&process(&last, 150)])), [(5, 150, 5)]);
+        assert_eq!(drained(&mut processes, &[&late]), []);
+        assert!(processes.threads.is_empty(), "nor kept for who gets the pid");
+        // The pid is in use again, at once.
+        let mut processes = Processes::default();
+        let told = drained(&mut processes, &[&process(&last, 50), &process(&last, 60), &late]);
+        assert_eq!(numbers(told), [(5, 50, 5), (5, 150, 15)]);
+        assert!(processes.recent.is_empty() && processes.ended.is_empty());
+    }
+
+    #[test]
+    fn a_process_of_a_million_threads_takes_no_more_room_than_one_of_two() {
+        let one = exit(&only(&thread(&Made { pid: 5, cpu: 100, nvcsw: 10, flag: 0, elapsed: 10 }))).unwrap();
+        let mut processes = Processes::default();
+        (0..1_000_000).for_each(|_| processes.take(one));
+        assert_eq!((processes.threads.len(), processes.ended.len()), (1, 0));
+        let last = Made { pid: 5, cpu: 50, nvcsw: 5, flag: AGROUP, elapsed: 30 };
+        let told = drained(&mut processes, &[&process(&last, 100_000_050)]);
+        assert_eq!((told[0].cpu, told[0].delays.values[6]), (100_000_050, 10_000_005));
+        assert!(processes.threads.is_empty());
     }
 
     #[test]
@@ -540,13 +641,15 @@ mod tests {
             if let Some(to) = bytes.first_chunk_mut() { *to = version_of_it.to_ne_bytes(); }
             let whole = record(&[aggregate(4, &bytes), aggregate(5, &bytes)].concat());
             if let Some(exit) = exit(&only(&whole)) {
-                let _ = settle(&mut HashMap::new(), &mut Default::default(), exit);
+                let mut processes = Processes::default();
+                processes.take(exit);
+                processes.tell(|_| {});
             }
         }
 
         #[test]
         fn a_spoilt_message_never_panics(spoilt in proptest::collection::vec((0_usize..1172, any::<u8>()), 1..4)) {
-            let (mut threads, mut dead) = (HashMap::new(), Default::default());
+            let mut processes = Processes::default();
             for whole in CAPTURED {
                 let mut bytes = whole.to_vec();
                 for (at, byte) in &spoilt {
@@ -554,15 +657,20 @@ mod tests {
                 }
                 for message in Messages(&bytes) {
                     let _ = version(&message, 31);
-                    let _ = exit(&message).and_then(|exit| settle(&mut threads, &mut dead, exit));
+                    exit(&message).into_iter().for_each(|exit| processes.take(exit));
                 }
+                processes.tell(|_| {});
             }
         }
     }
 
     fn live() -> Option<ExitRecords> {
         let error = match ExitRecords::listen(Path::new("/sys")) {
-            Ok(records) => return Some(records),
+            Ok(records) => {
+                // Whatever else the host does while we wait.
+                records.set_receive_buffer(64 << 20).unwrap();
+                return Some(records);
+            }
             Err(error) => error,
         };
         assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {error}");
@@ -599,6 +707,29 @@ mod tests {
                 let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(|| burn(20))).collect();
                 threads.into_iter().for_each(|thread| thread.join().unwrap());
             }
+            Ok("threads wait") => {
+                let barrier = std::sync::Arc::new(std::sync::Barrier::new(4));
+                for _ in 0..3 {
+                    let barrier = barrier.clone();
+                    std::thread::spawn(move || {
+                        barrier.wait();
+                        std::thread::sleep(Duration::from_secs(60));
+                    });
+                }
+                barrier.wait();
+                std::thread::sleep(Duration::from_millis(2));
+                println!("they wait");
+                std::thread::sleep(Duration::from_secs(60));
+            }
+            // The leader runs the tests if one thread does.
+            Ok("leader exits") => {
+                std::thread::spawn(|| {
+                    std::thread::sleep(Duration::from_millis(200));
+                    std::process::exit(0);
+                });
+                // SAFETY: ends this thread alone, with no unwinding; nobody joins it, and its stack is never freed.
+                unsafe { libc::syscall(libc::SYS_exit, 0) };
+            }
             Ok("thread execs") => {
                 let exec = std::thread::spawn(|| {
                     burn(20);
@@ -620,7 +751,8 @@ mod tests {
         if !before.is_empty() {
             command.arg(&itself);
         }
-        command.args(["--exact", "kernel::exit_records::tests::elsewhere", "--nocapture", "--test-threads=2"]);
+        command.args(["--exact", "kernel::exit_records::tests::elsewhere", "--nocapture"]);
+        command.env("RUST_TEST_THREADS", "2");
         command.env("EXIT_RECORDS_ELSEWHERE", what).stdout(Stdio::null());
         command
     }
@@ -663,7 +795,37 @@ mod tests {
         assert!((80_000_000 - 32_000_000..charged + 20_000_000).contains(&record.cpu), "{record:?}, {charged}");
         assert!(charged.saturating_sub(32_000_000) < record.cpu, "{record:?}, {charged}");
         assert!(record.delays.values[6] + record.delays.values[7] > 4, "switches of each: {record:?}");
-        assert!(!records.threads.contains_key(&record.pid));
+        assert!(!records.processes.threads.contains_key(&record.pid));
+    }
+
+    /// Their records come from several CPUs, in any order.
+    #[test]
+    fn a_process_whose_threads_are_killed_at_once_is_told_once() {
+        let Some(mut records) = live() else { return };
+        for _ in 0..20 {
+            let mut child = elsewhere_command(&[], "threads wait").stdout(Stdio::piped()).spawn().unwrap();
+            let mut output = BufReader::new(child.stdout.take().unwrap()).lines();
+            assert!(output.any(|line| line.unwrap().contains("they wait")));
+            child.kill().unwrap();
+            child.wait().unwrap();
+            let [record] = records_of(&mut records, child.id())[..] else { panic!("not one") };
+            // Of the four threads each went to sleep once at least.
+            assert!(record.delays.values[6] >= 4, "{record:?}");
+            assert!(!records.processes.threads.contains_key(&child.id()));
+        }
+    }
+
+    #[test]
+    fn a_process_whose_leader_exits_first_is_told_when_the_last_thread_does() {
+        let Some(mut records) = live() else { return };
+        let mut child = elsewhere_command(&[], "leader exits").env("RUST_TEST_THREADS", "1").spawn().unwrap();
+        while !records.processes.threads.contains_key(&child.id()) {
+            assert_eq!(records_of(&mut records, child.id()), [], "it goes on");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        child.wait().unwrap();
+        let [record] = records_of(&mut records, child.id())[..] else { panic!("not one") };
+        assert!(record.elapsed >= 200_000_000 && record.cpu > 0, "{record:?}");
     }
 
     #[test]
@@ -675,7 +837,7 @@ mod tests {
             std::thread::sleep(Duration::from_millis(1));
         }
         assert_eq!(records_of(&mut records, child.id()), []);
-        assert!(records.threads.contains_key(&child.id()), "the old leader");
+        assert!(records.processes.threads.contains_key(&child.id()), "the old leader");
         child.kill().unwrap();
         child.wait().unwrap();
         let [record] = records_of(&mut records, child.id())[..] else { panic!("not one") };
@@ -739,7 +901,7 @@ mod tests {
             Command::new("true").status().unwrap();
         }
         assert_eq!(records.drain(|_| {}).unwrap(), Drained::Lossy);
-        assert!(records.threads.is_empty());
+        assert!(records.processes.threads.is_empty());
         records.set_receive_buffer(4 << 20).unwrap();
         let _ = records.drain(|_| {}).unwrap();
         one(&mut records, &mut Command::new("true"));

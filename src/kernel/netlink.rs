@@ -17,8 +17,8 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 /// Room for one datagram; the longest there is today holds two `struct taskstats` of 688 bytes (version 17).
 pub(super) const DATAGRAM: usize = 8192;
 
-/// Most datagrams of one [`Listener::drain`]: whatever comes, there is an end. What is left is there at the next.
-const DRAIN: usize = 1 << 20;
+/// Most datagrams of one [`Listener::drain`]: whatever comes, there is an end. Some times what [`RECEIVE_BUFFER`] holds.
+const DRAIN: usize = 1 << 16;
 
 /// SO_RCVBUF of a [`Listener`], which the kernel doubles: it holds what comes within a gather that takes its time. Only
 /// what waits takes memory.
@@ -28,9 +28,10 @@ const RECEIVE_BUFFER: usize = 4 << 20;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Drained {
-    /// There was none that is not told.
+    /// Every message that was sent before has been told.
     Complete,
-    /// The receive buffer was full, or a message could not be read: some are missing, nobody knows which.
+    /// The receive buffer was full, a message could not be read, or they came faster than they were told: some are
+    /// missing, nobody knows which.
     Lossy,
 }
 
@@ -99,16 +100,25 @@ impl Listener {
     }
 
     /// Calls `each` with every message that is there, without waiting.
+    ///
+    /// A full buffer is told at once, before what is in it, and all that comes is lost until there is nothing left: so
+    /// to be at the end is to have heard of every loss.
     pub(super) fn drain(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<Drained> {
         let mut drained = Drained::Complete;
         for _ in 0..DRAIN {
             match self.receive()? {
-                Received::Datagram(datagram) => Messages(datagram).for_each(|message| each(&message)),
+                Received::Datagram(datagram) => {
+                    let mut messages = Messages(datagram);
+                    messages.by_ref().for_each(|message| each(&message));
+                    if !messages.0.is_empty() {
+                        drained = Drained::Lossy;
+                    }
+                }
                 Received::Lost => drained = Drained::Lossy,
-                Received::Nothing => break,
+                Received::Nothing => return Ok(drained),
             }
         }
-        Ok(drained)
+        Ok(Drained::Lossy)
     }
 }
 
@@ -155,7 +165,7 @@ impl Request<'_> {
     }
 }
 
-/// The messages of a datagram, up to the first that is none.
+/// The messages of a datagram, up to the first that is none; it and what follows stays.
 pub(super) struct Messages<'a>(pub(super) &'a [u8]);
 
 /// A `struct nlmsghdr` and what follows it.
@@ -254,5 +264,56 @@ pub(super) mod made_up {
         push_header(&mut bytes, kind, NlmF::empty(), seq, payload.len());
         bytes.extend_from_slice(payload);
         bytes
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::made_up::message;
+    use super::*;
+    use rustix::net::netlink::USERSOCK;
+
+    /// A listener, and what sends to it. Any process may, by this protocol.
+    fn pair() -> (Listener, impl Fn(&[u8])) {
+        let (to, from) = (Listener::open(USERSOCK, 0).unwrap(), Listener::open(USERSOCK, 0).unwrap());
+        let address = SocketAddrNetlink::new(to.address().unwrap(), 0);
+        (to, move |datagram: &[u8]| {
+            // Lost if there is no room.
+            let _ = rustix::net::sendto(&from.socket, datagram, SendFlags::DONTWAIT, &address);
+        })
+    }
+
+    #[test]
+    fn every_message_is_told_and_what_is_none_is_a_loss() {
+        let (mut listener, send) = pair();
+        let (one, other) = (message(3, 1, b"payload"), message(4, 2, b""));
+        let padded = [&one[..], &[0]].concat();
+        let mut drained = |datagrams: &[&[u8]]| {
+            datagrams.iter().for_each(|datagram| send(datagram));
+            let mut seqs = Vec::new();
+            (listener.drain(|message| seqs.push(message.seq)).unwrap(), seqs)
+        };
+        assert_eq!(drained(&[]), (Drained::Complete, vec![]));
+        assert_eq!(drained(&[&one, &other]), (Drained::Complete, vec![1, 2]));
+        assert_eq!(drained(&[&[&padded[..], &other].concat()]), (Drained::Complete, vec![1, 2]));
+        assert_eq!(drained(&[&other[..15], &one]), (Drained::Lossy, vec![1]), "truncated");
+        assert_eq!(drained(&[&[&other[..], &[1]].concat()]), (Drained::Lossy, vec![2]), "and something else");
+        assert_eq!(drained(&[&[255; 40], &other]), (Drained::Lossy, vec![2]), "garbage");
+        assert_eq!(drained(&[&message(3, 3, &[0; DATAGRAM])]), (Drained::Lossy, vec![]), "longer than there is room");
+        assert_eq!(drained(&[&one]), (Drained::Complete, vec![1]));
+    }
+
+    #[test]
+    fn however_fast_they_come_there_is_an_end() {
+        let (mut listener, send) = pair();
+        let one = message(3, 1, b"");
+        send(&one);
+        let mut told = 0;
+        let drained = listener.drain(|_| {
+            told += 1;
+            send(&one);
+        });
+        assert_eq!((drained.unwrap(), told), (Drained::Lossy, DRAIN));
     }
 }

@@ -1,0 +1,145 @@
+//! How it is learnt who exists, and what the dead had used: from events, or by a scan of `/proc` at each gather.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use crate::config::values::AccountBy;
+use crate::events::{Events, Tidings};
+use crate::kernel::capability::Capability;
+use crate::kernel::clock::Clock;
+use crate::kernel::procfs::Proc;
+use crate::log::{Complaints, Trouble};
+use crate::processes::Processes;
+
+/// The way that is gone.
+#[derive(Debug, Default)]
+pub struct Accounting {
+    events: Option<Events>,
+    /// Why it is not all that it could be.
+    shortcoming: Option<Shortcoming>,
+    /// Whether events were asked for by name: then it is wrong to do without.
+    is_demanded: bool,
+    /// How often events were lost, as of the last gather.
+    lost: u64,
+}
+
+/// Why there are no events, or no exit records.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortcoming {
+    /// What kind of thing is wrong.
+    pub trouble: Trouble,
+    /// The reason, with the remedy.
+    pub reason: String,
+}
+
+impl Accounting {
+    /// The best that is wanted and can be had.
+    #[must_use]
+    pub fn begin(wanted: AccountBy, proc: &mut Proc, sys_root: &Path) -> Self {
+        let is_demanded = wanted == AccountBy::Events;
+        if wanted == AccountBy::Scan {
+            return Self::default();
+        }
+        if !proc.is_of_our_pid_namespace() {
+            let reason = format!("{} is of another pid namespace, whose events are not told", proc.root().display());
+            let shortcoming = Some(Shortcoming { trouble: Trouble::Failed, reason });
+            return Self { shortcoming, is_demanded, ..Self::default() };
+        }
+        match Events::listen(sys_root) {
+            Ok(events) => {
+                let shortcoming = events.without_records().map(|error| Shortcoming::of("exit records", error));
+                Self { events: Some(events), shortcoming, is_demanded, lost: 0 }
+            }
+            Err(error) => Self { shortcoming: Some(Shortcoming::of("process events", &error)), is_demanded, ..Self::default() },
+        }
+    }
+
+    /// What it is called.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match (&self.events, &self.shortcoming) {
+            (Some(_), None) => "events",
+            (Some(_), Some(_)) => "connector",
+            (None, _) => "scan",
+        }
+    }
+
+    /// What it does.
+    #[must_use]
+    pub fn description(&self) -> &'static str {
+        match (&self.events, &self.shortcoming) {
+            (Some(_), None) => "process events and exit records: nobody lives too short to be counted",
+            (Some(_), Some(_)) => {
+                "process events without exit records: of the dead, only what their parents are charged"
+            }
+            (None, _) => "one scan of /proc per gather: of the dead, only what their parents are charged",
+        }
+    }
+
+    /// Why it is not all that it could be, if so.
+    #[must_use]
+    pub fn shortcoming(&self) -> Option<&Shortcoming> {
+        self.shortcoming.as_ref()
+    }
+
+    /// Whether it falls short of what was asked for.
+    #[must_use]
+    pub fn falls_short(&self) -> bool {
+        self.is_demanded && self.shortcoming.is_some()
+    }
+
+    /// What has come of events so far, if there are any.
+    #[must_use]
+    pub fn tidings(&self) -> Option<Tidings> {
+        self.events.as_ref().map(Events::tidings)
+    }
+
+    /// Brings the process table up to date. Returns the first error of a process that could not be read though it exists.
+    ///
+    /// # Errors
+    /// `/proc` cannot be listed: the table stays as it was.
+    pub fn update(
+        &mut self,
+        processes: &mut Processes,
+        proc: &mut Proc,
+        clock: &dyn Clock,
+        complaints: &mut Complaints,
+    ) -> io::Result<Option<io::Error>> {
+        if let Some(error) = self.events.as_ref().and_then(Events::end) {
+            self.events = None;
+            self.shortcoming = Some(Shortcoming::of("process events", &error));
+            complaints
+                .add(Trouble::Failed, format!("Process events have ended, from now on /proc is scanned: {error}"));
+        }
+        if let Some(Shortcoming { trouble, reason }) = self.shortcoming.as_ref().filter(|_| self.is_demanded) {
+            complaints.add(*trouble, format!("accounting is \"{}\" instead of \"events\": {reason}", self.name()));
+        }
+        let Some(events) = &self.events else { return processes.scan(proc, clock) };
+        let updated = events.update(processes, proc, clock);
+        let lost = events.tidings().lost;
+        if lost > self.lost {
+            self.lost = lost;
+            let what = "Process events were lost, since they came faster than they could be taken: this interval is \
+                        accounted by a scan";
+            let remedy = if Capability::NetAdmin.is_held() {
+                "raise the plugin's priority (in the systemd unit, Nice=-5)".to_owned()
+            } else {
+                format!("for a larger buffer {}", Capability::NetAdmin.is_needed())
+            };
+            complaints.add(Trouble::Failed, format!("{what}; {remedy}"));
+        }
+        updated
+    }
+}
+
+impl Shortcoming {
+    /// Of these there are none.
+    fn of(what: &str, error: &io::Error) -> Self {
+        let trouble = Trouble::of(error);
+        let reason = match error.kind() {
+            ErrorKind::PermissionDenied => format!("for {what} {}", Capability::NetAdmin.is_needed()),
+            _ => error.to_string(),
+        };
+        Self { trouble, reason }
+    }
+}

@@ -1,0 +1,200 @@
+//! Process events and exit records: a thread that takes them from the kernel, so that none is lost between two gathers.
+//!
+//! It sleeps while nothing happens. When something does, it takes all there is, and then not for a while: one message at a time
+//! would cost ten times as much.
+
+use std::io::{self, PipeReader, PipeWriter};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use rustix::event::{PollFd, PollFlags, poll};
+
+use crate::journal::Journal;
+use crate::kernel::clock::Clock;
+use crate::kernel::exit_records::ExitRecords;
+use crate::kernel::netlink::Drained;
+use crate::kernel::proc_connector::ProcConnector;
+use crate::kernel::procfs::Proc;
+use crate::processes::Processes;
+
+/// How long what comes may wait before the next of it is taken.
+const PAUSE: Duration = Duration::from_millis(20);
+
+/// What has come of it so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Tidings {
+    /// How often some were lost.
+    pub lost: u64,
+    /// How often the thread has woken up.
+    pub wakeups: u64,
+}
+
+/// A subscription to the processes of the host.
+#[derive(Debug)]
+pub struct Events {
+    feed: Arc<Mutex<Feed>>,
+    /// Why there are no exit records.
+    without_records: Option<io::Error>,
+    /// The thread ends when this is closed.
+    stop: Option<PipeWriter>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What comes, and what is made of it.
+#[derive(Debug)]
+struct Feed {
+    connector: ProcConnector,
+    records: Option<ExitRecords>,
+    journal: Journal,
+    /// Why nothing more can be heard.
+    broken: Option<io::Error>,
+    tidings: Tidings,
+}
+
+impl Events {
+    /// Subscribes, and starts the thread.
+    ///
+    /// # Errors
+    /// Those of [`ProcConnector::listen`], or no thread can be started.
+    pub fn listen(sys_root: &Path) -> io::Result<Self> {
+        let connector = ProcConnector::listen()?;
+        let (records, without_records) = match ExitRecords::listen(sys_root) {
+            Ok(records) => (Some(records), None),
+            Err(error) => (None, Some(error)),
+        };
+        let mut sources = vec![connector.as_fd().try_clone_to_owned()?];
+        if let Some(records) = &records {
+            sources.push(records.as_fd().try_clone_to_owned()?);
+        }
+        let (stopped, stop) = io::pipe()?;
+        let (journal, tidings) = Default::default();
+        let feed = Feed { connector, records, journal, broken: None, tidings };
+        let feed = Arc::new(Mutex::new(feed));
+        let heard = Arc::clone(&feed);
+        let thread = std::thread::Builder::new().name("events".to_owned());
+        let thread = thread.spawn(move || listen(&sources, &stopped, &heard))?;
+        Ok(Self { feed, without_records, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// Why there are no exit records, if there are none.
+    #[must_use]
+    pub fn without_records(&self) -> Option<&io::Error> {
+        self.without_records.as_ref()
+    }
+
+    /// Why nothing more is heard, if so. It is told once.
+    #[must_use]
+    pub fn end(&self) -> Option<io::Error> {
+        lock(&self.feed).broken.take()
+    }
+
+    /// What has come of it so far.
+    #[must_use]
+    pub fn tidings(&self) -> Tidings {
+        lock(&self.feed).tidings
+    }
+
+    /// Brings the process table up to date: by what happened since, or by a scan if that is not known. Returns the first error of
+    /// a process that could not be read though it exists.
+    ///
+    /// # Errors
+    /// `/proc` cannot be listed: the table stays as it was.
+    pub fn update(
+        &self,
+        processes: &mut Processes,
+        proc: &mut Proc,
+        clock: &dyn Clock,
+    ) -> io::Result<Option<io::Error>> {
+        let mut feed = lock(&self.feed);
+        let now = clock.boottime();
+        feed.drain();
+        if feed.journal.has_begun() {
+            return Ok(processes.follow(&mut feed.journal, &is_gone, proc, now));
+        }
+        let failed = processes.scan(proc, clock)?;
+        feed.begin(processes);
+        Ok(failed)
+    }
+}
+
+/// Ends the thread, and with it the subscription.
+impl Drop for Events {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Feed {
+    /// Begins with a table just scanned. What was told before is of no use any more; what has happened meanwhile is told now.
+    fn begin(&mut self, processes: &Processes) {
+        self.journal.begin(self.records.is_some(), processes.iter());
+        self.drain();
+        self.journal.settled();
+    }
+
+    /// Takes all that has come. Exit records are taken first: what was told of their processes before is then there too.
+    fn drain(&mut self) {
+        let Self { connector, records, journal, .. } = self;
+        let recorded =
+            records.as_mut().map_or(Ok(Drained::Complete), |records| records.drain(|record| journal.record(record)));
+        let told = connector.drain(|event| journal.event(event));
+        match (recorded, told) {
+            (Ok(Drained::Complete), Ok(Drained::Complete)) => {
+                self.journal.flush();
+                self.journal.prune_if_many(&is_gone);
+            }
+            (Err(error), _) | (_, Err(error)) => {
+                self.broken = Some(error);
+                self.lose();
+            }
+            _ => self.lose(),
+        }
+    }
+
+    /// Some of it is lost, nobody knows what: the rest is of no use until the table was scanned.
+    fn lose(&mut self) {
+        self.tidings.lost = self.tidings.lost.saturating_add(1);
+        self.journal = Journal::default();
+    }
+}
+
+/// The thread.
+fn listen(sources: &[OwnedFd], stopped: &PipeReader, feed: &Mutex<Feed>) {
+    loop {
+        let mut ready: Vec<_> = sources.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
+        ready.push(PollFd::new(stopped, PollFlags::IN));
+        match poll(&mut ready, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(_) => return,
+        }
+        if ready.last().is_some_and(|stopped| !stopped.revents().is_empty()) {
+            return;
+        }
+        let mut feed = lock(feed);
+        feed.tidings.wakeups = feed.tidings.wakeups.saturating_add(1);
+        feed.drain();
+        let broken = feed.broken.is_some();
+        drop(feed);
+        if broken {
+            return;
+        }
+        std::thread::sleep(PAUSE);
+    }
+}
+
+/// What a thread that panicked has left is as good as it was: it is scanned anew at worst.
+fn lock(feed: &Mutex<Feed>) -> MutexGuard<'_, Feed> {
+    feed.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Whether nobody has this pid: kill(2) then says ESRCH.
+fn is_gone(pid: u32) -> bool {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    process.is_none_or(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH))
+}

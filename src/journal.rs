@@ -1,0 +1,694 @@
+//! What happens to processes between two gathers, as process events and exit records tell it.
+//!
+//! It is folded while it comes: of a process that was born and died since the last gather nothing is left but a share in the
+//! sums of two others. What it used is its nearest ancestor's by birth, of those that live or were known before, since it
+//! belongs to that one's tree wherever it was re-parented to. Its life is its parent's at its death, since that one is charged
+//! for it if it waits for it. So what is kept is bounded by the processes there are, not by those there were.
+//!
+//! No event says that a dead process was waited for. Until it is gone ([`Journal::prune`] asks), it is a zombie: nobody has
+//! been charged for it.
+
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+use crate::kernel::exit_records::ExitRecord;
+use crate::kernel::proc_connector::Event;
+use crate::kernel::stat::Stat;
+use crate::kernel::taskstats::COUNTERS;
+
+/// So many dead are kept before it is asked which of them are gone.
+const DEAD_MAX: usize = 1024;
+
+/// A process. A pid can be two in one interval: one that was known when it began, and one born since.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Who {
+    /// Known at the last gather.
+    Known(u32),
+    /// Born since.
+    New(u32),
+}
+
+/// CPU, ns: all of it, and the parts in user and in system mode.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Times {
+    /// All of it.
+    pub cpu: u64,
+    /// In user mode.
+    pub user: u64,
+    /// In system mode.
+    pub system: u64,
+}
+
+impl Times {
+    /// Those of a record.
+    #[must_use]
+    pub fn of(record: &ExitRecord) -> Self {
+        Self { cpu: record.cpu, user: record.utime, system: record.stime }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.cpu = self.cpu.saturating_add(other.cpu);
+        self.user = self.user.saturating_add(other.user);
+        self.system = self.system.saturating_add(other.system);
+    }
+}
+
+/// The sums of those that were born and died since the last gather, at a process that stands for them.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unseen {
+    /// How many there were, of whom it is the nearest ancestor by birth.
+    pub count: u64,
+    /// What these had used.
+    pub used: Times,
+    /// What these had waited for.
+    pub delays: [u64; COUNTERS],
+    /// The lives of those whose parent it was when they died: what they had used, and the lives of their own dead.
+    pub lives: Times,
+    /// The part of `lives` that came through one that is gone too.
+    pub orphaned: Times,
+}
+
+impl Unseen {
+    /// Takes in one of its tree, with the sums that stood at that one.
+    fn take_in(&mut self, record: Option<&ExitRecord>, below: &Self) {
+        self.count = self.count.saturating_add(below.count).saturating_add(1);
+        self.used.add(below.used);
+        add_all(&mut self.delays, &below.delays);
+        if let Some(record) = record {
+            self.used.add(Times::of(record));
+            add_all(&mut self.delays, &record.delays.values);
+        }
+    }
+}
+
+fn add_all(sums: &mut [u64; COUNTERS], more: &[u64; COUNTERS]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum = sum.saturating_add(*more);
+    }
+}
+
+/// One that was born since the last gather, and exists.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Birth {
+    /// As it is now.
+    pub stat: Stat,
+    /// Its nearest ancestor by birth, of those that live or were known before.
+    pub ancestor: Option<Who>,
+    /// If it is dead: its record.
+    pub record: Option<ExitRecord>,
+}
+
+/// What happened since the last gather.
+#[derive(Debug, Default)]
+pub struct Changes {
+    /// Those that were known and are gone, with their records.
+    pub gone: Vec<(u32, Option<ExitRecord>)>,
+    /// Those that were known and exist and are not what they were: they run another program, or are dead (with the record).
+    pub changed: Vec<(u32, Option<ExitRecord>)>,
+    /// Those born since.
+    pub births: Vec<Birth>,
+    /// What stands for those that were born and died since.
+    pub unseen: Vec<(Who, Unseen)>,
+}
+
+/// A process born since the last gather.
+#[derive(Debug)]
+struct New {
+    /// Its nearest ancestor by birth, of those that live or were known before.
+    ancestor: Option<Who>,
+    /// Whether it has died.
+    ended: bool,
+    record: Option<Box<Record>>,
+}
+
+/// An exit record, and who the parent in it is.
+#[derive(Debug)]
+struct Record {
+    exit: ExitRecord,
+    parent: Option<Who>,
+}
+
+/// A process that was known and has died, or at least its leader.
+#[derive(Debug, Default)]
+struct Ended {
+    /// Whether it is gone for sure: its pid was given to another.
+    gone: bool,
+    record: Option<Box<Record>>,
+}
+
+/// See the module.
+#[derive(Debug, Default)]
+pub struct Journal {
+    has_begun: bool,
+    /// Whether exit records come: else the leader's exit is the end of those that nobody has seen.
+    has_records: bool,
+    /// Whether what is told now may have happened before the table was read.
+    is_settling: bool,
+    known: HashSet<u32>,
+    /// Some of the known.
+    ended: HashMap<u32, Ended>,
+    /// Some of the known.
+    changed: BTreeSet<u32>,
+    new: HashMap<u32, New>,
+    /// Ancestor and pid of each of the new ones that has one.
+    descent: BTreeSet<(Who, u32)>,
+    /// Those of the new ones that ended, in the order in which they did, and others.
+    dead: Vec<u32>,
+    /// So many of them are pruned.
+    dead_max: usize,
+    unseen: HashMap<Who, Unseen>,
+    /// Records whose events may be yet to come.
+    records: Vec<ExitRecord>,
+}
+
+impl Journal {
+    /// Whether it has all that happened since the last gather: one that has not begun takes nothing.
+    #[must_use]
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
+    /// Begins anew, with these processes. What is told until [`Journal::settled`] may have happened before they were found.
+    pub fn begin<'a>(&mut self, has_records: bool, known: impl Iterator<Item = &'a Stat>) {
+        *self = Self { has_begun: true, has_records, is_settling: true, dead_max: DEAD_MAX, ..Self::default() };
+        for stat in known {
+            self.known.insert(stat.id.pid);
+            if stat.is_zombie() || stat.is_leaderless() {
+                self.ended.insert(stat.id.pid, Ended::default());
+            }
+        }
+    }
+
+    /// From now on what is told happened after the beginning.
+    pub fn settled(&mut self) {
+        self.is_settling = false;
+    }
+
+    /// Takes a record. Its process's birth may be told after it, before the next [`Journal::flush`].
+    pub fn record(&mut self, record: ExitRecord) {
+        if self.has_begun {
+            self.records.push(record);
+        }
+    }
+
+    /// Takes an event.
+    pub fn event(&mut self, event: Event) {
+        match event {
+            _ if !self.has_begun => {}
+            Event::Fork { parent, child } => self.fork(parent, child),
+            Event::Exec { pid } | Event::Comm { pid } => {
+                if let Some(Who::Known(pid)) = self.who(pid) {
+                    self.changed.insert(pid);
+                }
+            }
+            Event::Exit { pid, .. } => self.exit(pid),
+        }
+    }
+
+    /// All events before the records taken so far were told.
+    pub fn flush(&mut self) {
+        for record in std::mem::take(&mut self.records) {
+            self.end(record);
+        }
+    }
+
+    /// Lets those of the dead go that are gone, if there are many.
+    pub fn prune_if_many(&mut self, is_gone: &dyn Fn(u32) -> bool) {
+        if self.dead.len() > self.dead_max {
+            self.prune(is_gone);
+            self.dead_max = DEAD_MAX.max(2 * self.dead.len()); // so that each is asked for about once
+        }
+    }
+
+    /// Ends the interval: what happened in it. `is_gone` tells whether a process that died was waited for; `read` reads one
+    /// that exists. Those born since are known from now on, if they could be read.
+    pub fn settle(&mut self, is_gone: &dyn Fn(u32) -> bool, mut read: impl FnMut(u32) -> Option<Stat>) -> Changes {
+        self.flush();
+        self.prune(is_gone);
+        let gone = self.let_the_known_go(is_gone);
+        let births = self.read_the_new(&mut read);
+        self.make_known(&births);
+        let changed = std::mem::take(&mut self.changed).into_iter().map(|pid| {
+            let record = self.ended.get(&pid).and_then(|ended| ended.record.as_ref());
+            (pid, record.map(|record| record.exit))
+        });
+        let changed = changed.collect();
+        let (unseen, kept) = std::mem::take(&mut self.unseen)
+            .into_iter()
+            .partition(|(who, _)| !matches!(who, Who::New(pid) if self.new.contains_key(pid)));
+        (self.unseen, self.dead_max) = (kept, DEAD_MAX);
+        let unseen: HashMap<_, _> = unseen;
+        Changes { gone, changed, births, unseen: unseen.into_iter().collect() }
+    }
+
+    /// Which of the processes that have had this pid is there now.
+    fn who(&self, pid: u32) -> Option<Who> {
+        if self.new.contains_key(&pid) {
+            return Some(Who::New(pid));
+        }
+        let is_gone = self.ended.get(&pid).is_some_and(|ended| ended.gone);
+        (self.known.contains(&pid) && !is_gone).then_some(Who::Known(pid))
+    }
+
+    /// Whether it exists, or was known and is gone: something stands for it.
+    fn stands(&self, who: Who) -> bool {
+        match who {
+            Who::Known(pid) => self.known.contains(&pid),
+            Who::New(pid) => self.new.contains_key(&pid),
+        }
+    }
+
+    fn fork(&mut self, parent: u32, child: u32) {
+        if self.is_settling && self.known.contains(&child) {
+            return;
+        }
+        if let Some(before) = self.who(child) {
+            self.replace(child, before);
+        }
+        let ancestor = self.who(parent);
+        self.descent.extend(ancestor.map(|ancestor| (ancestor, child)));
+        self.new.insert(child, New { ancestor, ended: false, record: None });
+    }
+
+    /// The pid is given to another: whoever had it died, and was waited for.
+    fn replace(&mut self, pid: u32, before: Who) {
+        if let Some(index) = self.records.iter().position(|record| record.pid == pid) {
+            let record = self.records.remove(index);
+            self.end(record);
+        }
+        match before {
+            Who::New(pid) => self.bury(pid),
+            Who::Known(pid) => self.ended.entry(pid).or_default().gone = true,
+        }
+    }
+
+    /// A leader exits.
+    fn exit(&mut self, pid: u32) {
+        match self.who(pid) {
+            Some(Who::Known(pid)) => {
+                self.ended.entry(pid).or_default();
+                self.changed.insert(pid);
+            }
+            Some(Who::New(pid)) if !self.has_records => {
+                if let Some(new) = self.new.get_mut(&pid) {
+                    new.ended = true;
+                    self.dead.push(pid);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// A process ended.
+    fn end(&mut self, exit: ExitRecord) {
+        let record = || Some(Box::new(Record { exit, parent: self.who(exit.parent) }));
+        match self.who(exit.pid) {
+            Some(Who::Known(pid)) => {
+                let record = record();
+                let ended = self.ended.entry(pid).or_default();
+                ended.record = ended.record.take().or(record);
+                self.changed.insert(pid);
+            }
+            Some(Who::New(pid)) => {
+                let record = record();
+                if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
+                    (new.ended, new.record) = (true, record);
+                    self.dead.push(pid);
+                }
+            }
+            // Nobody knows since when it was there: it may have been hidden, or counted already.
+            None => {}
+        }
+    }
+
+    /// Lets those of the dead go that are gone.
+    fn prune(&mut self, is_gone: &dyn Fn(u32) -> bool) {
+        for pid in std::mem::take(&mut self.dead) {
+            match self.new.get(&pid) {
+                Some(New { ended: true, .. }) if is_gone(pid) => self.bury(pid),
+                Some(New { ended: true, .. }) => self.dead.push(pid),
+                _ => {}
+            }
+        }
+    }
+
+    /// One of the new is gone: others stand for it from now on.
+    fn bury(&mut self, pid: u32) {
+        let Some(New { ancestor, record, .. }) = self.new.remove(&pid) else { return };
+        self.bequeath(Who::New(pid), ancestor);
+        if let Some(ancestor) = ancestor {
+            self.descent.remove(&(ancestor, pid));
+        }
+        let below = self.unseen.remove(&Who::New(pid)).unwrap_or_default();
+        let parent = record.as_ref().and_then(|record| record.parent).filter(|parent| self.stands(*parent));
+        if let Some(ancestor) = ancestor {
+            let unseen = self.unseen.entry(ancestor).or_default();
+            unseen.take_in(record.as_ref().map(|record| &record.exit), &below);
+        }
+        let mut life = record.map(|record| Times::of(&record.exit)).unwrap_or_default();
+        life.add(below.lives);
+        // Who was its parent is gone, so that it was an orphan when it was waited for: by whom, nobody knows.
+        let (heir, orphaned) = if parent.is_some() { (parent, below.lives) } else { (ancestor, life) };
+        if let Some(heir) = heir.filter(|_| life != Times::default()) {
+            let unseen = self.unseen.entry(heir).or_default();
+            unseen.lives.add(life);
+            unseen.orphaned.add(orphaned);
+        }
+    }
+
+    /// Gives those whose ancestor this one is another one.
+    fn bequeath(&mut self, who: Who, heir: Option<Who>) {
+        let descendants: Vec<_> = self.descent.range((who, 0)..=(who, u32::MAX)).copied().collect();
+        for (_, child) in descendants {
+            self.descent.remove(&(who, child));
+            self.descent.extend(heir.map(|heir| (heir, child)));
+            if let Some(child) = self.new.get_mut(&child) {
+                child.ancestor = heir;
+            }
+        }
+    }
+
+    /// Those of the known that are gone.
+    fn let_the_known_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<ExitRecord>)> {
+        let Self { ended, known, changed, .. } = self;
+        let gone = ended.extract_if(|pid, ended| ended.gone || is_gone(*pid));
+        let gone = gone.map(|(pid, ended)| {
+            known.remove(&pid);
+            changed.remove(&pid);
+            (pid, ended.record.map(|record| record.exit))
+        });
+        gone.collect()
+    }
+
+    /// Reads those of the new that exist.
+    fn read_the_new(&mut self, read: &mut impl FnMut(u32) -> Option<Stat>) -> Vec<Birth> {
+        let stats: Vec<_> = self.new.keys().filter_map(|pid| read(*pid)).collect();
+        let is_dead = |stat: &Stat| stat.is_zombie() || stat.exiting;
+        for stat in &stats {
+            let pid = stat.id.pid;
+            if self.new.get(&pid).is_some_and(|new| new.record.is_some() && !is_dead(stat)) {
+                self.bury(pid); // a thread of another process has its pid
+            }
+        }
+        let birth = |stat: Stat| {
+            let New { ancestor, record, .. } = self.new.get(&stat.id.pid)?;
+            Some(Birth { stat, ancestor: *ancestor, record: record.as_ref().map(|record| record.exit) })
+        };
+        stats.into_iter().filter_map(birth).collect()
+    }
+
+    fn make_known(&mut self, births: &[Birth]) {
+        for Birth { stat, .. } in births {
+            let pid = stat.id.pid;
+            self.known.insert(pid);
+            if let Some(New { ended: true, record, .. }) = self.new.remove(&pid) {
+                self.ended.insert(pid, Ended { gone: false, record });
+            }
+        }
+        self.descent.clear();
+        for (pid, new) in &mut self.new {
+            new.ancestor = new.ancestor.and_then(|ancestor| match ancestor {
+                Who::New(pid) | Who::Known(pid) if self.known.contains(&pid) => Some(Who::Known(pid)),
+                Who::Known(_) => None,
+                Who::New(_) => Some(ancestor),
+            });
+            self.descent.extend(new.ancestor.map(|ancestor| (ancestor, *pid)));
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+    use crate::kernel::taskstats::Delays;
+
+    use Who::{Known, New as Born};
+
+    /// A host in which 1, 10 and 11 were known when it began; 10 is the parent of 11.
+    struct Told {
+        journal: Journal,
+        /// Those that exist, zombies included.
+        there: Vec<(u32, char)>,
+    }
+
+    fn stat(pid: u32, state: char) -> Stat {
+        Stat::parse(format!("{pid} (x) {state} 1 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 {pid} 0 5\n").as_bytes()).unwrap()
+    }
+
+    fn record(pid: u32, parent: u32, cpu: u64) -> ExitRecord {
+        let delays = Delays { values: [cpu; COUNTERS], known: COUNTERS };
+        ExitRecord { pid, parent, elapsed: 0, cpu, utime: cpu, stime: 0, delays }
+    }
+
+    impl Told {
+        fn begin(has_records: bool) -> Self {
+            let mut journal = Journal::default();
+            journal.begin(has_records, [1, 10, 11].map(|pid| stat(pid, 'S')).iter());
+            journal.settled();
+            Self { journal, there: vec![(1, 'S'), (10, 'S'), (11, 'S')] }
+        }
+
+        fn fork(&mut self, parent: u32, child: u32) -> &mut Self {
+            self.there.push((child, 'S'));
+            self.journal.event(Event::Fork { parent, child });
+            self
+        }
+
+        fn exit(&mut self, pid: u32) -> &mut Self {
+            self.journal.event(Event::Exit { pid, parent: None });
+            self.become_zombie(pid)
+        }
+
+        fn end(&mut self, pid: u32, parent: u32, cpu: u64) -> &mut Self {
+            self.journal.record(record(pid, parent, cpu));
+            self.become_zombie(pid)
+        }
+
+        fn become_zombie(&mut self, pid: u32) -> &mut Self {
+            self.there.iter_mut().filter(|(there, _)| *there == pid).for_each(|(_, state)| *state = 'Z');
+            self
+        }
+
+        /// Waited for.
+        fn reap(&mut self, pid: u32) -> &mut Self {
+            self.there.retain(|(there, _)| *there != pid);
+            self
+        }
+
+        /// A life from birth to being waited for.
+        fn live(&mut self, parent: u32, pid: u32, cpu: u64) -> &mut Self {
+            self.fork(parent, pid).end(pid, parent, cpu).reap(pid)
+        }
+
+        fn flush(&mut self) -> &mut Self {
+            self.journal.flush();
+            self
+        }
+
+        fn settle(&mut self) -> Changes {
+            let there = self.there.clone();
+            let find = |pid: u32| there.iter().find(|(there, _)| *there == pid);
+            let mut changes = self.journal.settle(&|pid| find(pid).is_none(), |pid| Some(stat(pid, find(pid)?.1)));
+            changes.births.sort_by_key(|birth| birth.stat.id);
+            changes.unseen.sort_by_key(|(who, _)| *who);
+            changes.gone.sort_by_key(|(pid, _)| *pid);
+            changes
+        }
+
+        /// Who stands for how many, with what they used, and the lives and orphaned lives that its parenthood gives it.
+        fn sums(&mut self) -> Vec<(Who, u64, u64, u64, u64)> {
+            let unseen = self.settle().unseen.into_iter();
+            unseen.map(|(who, u)| (who, u.count, u.used.cpu, u.lives.cpu, u.orphaned.cpu)).collect()
+        }
+    }
+
+    #[test]
+    fn who_was_born_and_died_stands_at_its_parent() {
+        assert_eq!(Told::begin(true).live(10, 20, 5).live(10, 21, 7).sums(), [(Known(10), 2, 12, 12, 0)]);
+    }
+
+    #[test]
+    fn delays_go_to_whose_tree_it_was() {
+        let unseen = Told::begin(true).live(10, 20, 5).fork(10, 21).live(21, 22, 3).settle().unseen;
+        let delays: Vec<_> = unseen.iter().map(|(who, unseen)| (*who, unseen.delays[0], unseen.used.user)).collect();
+        assert_eq!(delays, [(Known(10), 5, 5), (Born(21), 3, 3)]);
+    }
+
+    #[test]
+    fn an_orphan_belongs_to_the_tree_it_was_born_in_and_its_life_to_whoever_adopted_it() {
+        // forked twice: 20 leaves before its child 21, which init adopts
+        let mut told = Told::begin(true);
+        told.fork(10, 20).fork(20, 21).end(20, 10, 1).reap(20).flush().end(21, 1, 5).reap(21);
+        assert_eq!(told.sums(), [(Known(1), 0, 0, 5, 0), (Known(10), 2, 6, 1, 0)]);
+    }
+
+    #[test]
+    fn parent_and_child_go_in_either_order() {
+        // 20 waits for its child and is waited for: both lives are in what 10 is charged
+        let mut told = Told::begin(true);
+        told.fork(10, 20).live(20, 21, 5).end(20, 10, 1).reap(20);
+        assert_eq!(told.sums(), [(Known(10), 2, 6, 6, 5)]);
+        // 20 dies first, without having waited for its dead child: whoever waits for that one, 20 does not
+        let mut told = Told::begin(true);
+        told.fork(10, 20).fork(20, 21).end(21, 20, 5).end(20, 10, 1).reap(20).flush();
+        told.journal.prune(&|pid| pid == 20);
+        assert_eq!(told.reap(21).sums(), [(Known(10), 2, 6, 6, 5)]);
+        // at once, told in one go
+        let mut told = Told::begin(true);
+        told.fork(10, 20).fork(20, 21).end(20, 10, 1).end(21, 1, 5).reap(20).reap(21);
+        assert_eq!(told.sums(), [(Known(1), 0, 0, 5, 0), (Known(10), 2, 6, 1, 0)]);
+    }
+
+    #[test]
+    fn a_record_may_be_read_before_the_birth_is() {
+        let mut told = Told::begin(true);
+        told.journal.record(record(20, 10, 5));
+        told.journal.event(Event::Fork { parent: 10, child: 20 });
+        assert_eq!(told.sums(), [(Known(10), 1, 5, 5, 0)]);
+    }
+
+    #[test]
+    fn a_pid_is_used_again_within_one_drain() {
+        // each life under another parent; the third is alive
+        let mut told = Told::begin(true);
+        told.live(10, 20, 5).live(11, 20, 7).fork(1, 20);
+        let changes = told.settle();
+        let sums: Vec<_> = changes.unseen.iter().map(|(who, unseen)| (*who, unseen.count, unseen.used.cpu)).collect();
+        assert_eq!(sums, [(Known(10), 1, 5), (Known(11), 1, 7)]);
+        assert_eq!(changes.births.len(), 1);
+        assert_eq!((changes.births[0].stat.id.pid, changes.births[0].ancestor), (20, Some(Known(1))));
+    }
+
+    #[test]
+    fn the_pid_of_one_that_was_known_is_used_again() {
+        let mut told = Told::begin(true);
+        // 11 dies and is waited for; the new 11 has a child, and dies; what stood at the old one stays there
+        told.live(11, 20, 3).end(11, 10, 50).reap(11).fork(10, 11).live(11, 21, 4);
+        let changes = told.settle();
+        assert_eq!(changes.gone, [(11, Some(record(11, 10, 50)))]);
+        assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [11]);
+        let sums: Vec<_> = changes.unseen.iter().map(|(who, unseen)| (*who, unseen.used.cpu)).collect();
+        assert_eq!(sums, [(Known(11), 3), (Born(11), 4)]);
+        // From now on the new one is the known one.
+        assert_eq!(told.live(11, 22, 9).sums(), [(Known(11), 1, 9, 9, 0)]);
+    }
+
+    #[test]
+    fn a_zombie_is_there_until_it_was_waited_for() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20).end(20, 10, 5).end(11, 10, 70);
+        let changes = told.settle();
+        assert_eq!(changes.births[0].record, Some(record(20, 10, 5)));
+        assert_eq!(
+            (changes.changed, changes.gone, changes.unseen.len()),
+            (vec![(11, Some(record(11, 10, 70)))], vec![], 0)
+        );
+        let changes = told.settle();
+        assert!(changes.gone.is_empty() && changes.changed.is_empty() && changes.births.is_empty());
+        let changes = told.reap(20).reap(11).settle();
+        assert_eq!(changes.gone, [(11, Some(record(11, 10, 70))), (20, Some(record(20, 10, 5)))]);
+    }
+
+    #[test]
+    fn who_was_a_zombie_when_it_began_is_asked_for() {
+        let mut journal = Journal::default();
+        journal.begin(true, [stat(10, 'S'), stat(11, 'Z')].iter());
+        journal.settled();
+        assert!(journal.settle(&|_| false, |_| None).gone.is_empty());
+        assert_eq!(journal.settle(&|pid| pid == 11, |_| None).gone, [(11, None)]);
+    }
+
+    #[test]
+    fn an_exec_by_another_thread_than_the_leader_is_no_death() {
+        for has_records in [true, false] {
+            let mut told = Told::begin(has_records);
+            told.fork(10, 20);
+            for pid in [11, 20] {
+                told.journal.event(Event::Exit { pid, parent: Some(10) });
+                told.journal.event(Event::Exec { pid });
+            }
+            let changes = told.settle();
+            assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [20]);
+            assert_eq!((changes.changed, changes.gone), (vec![(11, None)], vec![]));
+        }
+    }
+
+    #[test]
+    fn exec_and_comm_are_changes_of_what_was_known() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20);
+        for event in
+            [Event::Exec { pid: 10 }, Event::Comm { pid: 11 }, Event::Exec { pid: 20 }, Event::Exec { pid: 99 }]
+        {
+            told.journal.event(event);
+        }
+        assert_eq!(told.settle().changed, [(10, None), (11, None)]);
+        assert_eq!(told.settle().changed, []);
+    }
+
+    #[test]
+    fn a_thread_with_the_pid_of_a_dead_process_is_not_that() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20).journal.record(record(20, 10, 5)); // and 20 is "there" still, alive
+        assert_eq!(told.sums(), [(Known(10), 1, 5, 5, 0)]);
+        assert!(told.settle().births.is_empty());
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_kept_until_it_can() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20).fork(20, 21).reap(20).live(20, 22, 3); // 20 is hidden
+        let changes = told.settle();
+        assert_eq!((changes.births.len(), changes.births[0].ancestor), (1, Some(Born(20))));
+        assert!(changes.unseen.is_empty());
+        assert_eq!(told.end(20, 10, 5).sums(), [(Known(10), 2, 8, 8, 3)]);
+    }
+
+    #[test]
+    fn what_happened_while_the_table_was_read_is_not_told_twice() {
+        let mut journal = Journal::default();
+        journal.begin(true, [stat(10, 'S'), stat(11, 'S')].iter());
+        // The scan has found 11 already; 12 has come and gone; 13 was born after the listing.
+        journal.event(Event::Fork { parent: 10, child: 11 });
+        journal.record(record(12, 10, 5));
+        journal.event(Event::Fork { parent: 10, child: 13 });
+        journal.flush();
+        journal.settled();
+        let changes = journal.settle(&|_| false, |pid| Some(stat(pid, 'S')));
+        assert!(changes.unseen.is_empty() && changes.gone.is_empty());
+        assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [13]);
+    }
+
+    #[test]
+    fn without_records_the_leaders_exit_is_an_end_of_which_nothing_is_known() {
+        let mut told = Told::begin(false);
+        told.fork(10, 20).exit(20).reap(20).fork(10, 21).exit(21);
+        let changes = told.exit(11).reap(11).settle();
+        assert_eq!(changes.gone, [(11, None)]);
+        assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [21]);
+        assert_eq!(changes.unseen, [(Known(10), Unseen { count: 1, ..Unseen::default() })]);
+    }
+
+    #[test]
+    fn who_descends_from_nobody_known_stands_nowhere() {
+        assert_eq!(Told::begin(true).live(99, 20, 5).sums(), []);
+    }
+
+    #[test]
+    fn what_is_kept_does_not_grow_with_what_has_been() {
+        let mut told = Told::begin(true);
+        for round in 0..200_000_u32 {
+            let pid = 100 + round % 30_000;
+            told.journal.event(Event::Fork { parent: 10, child: pid });
+            told.journal.event(Event::Fork { parent: pid, child: pid + 40_000 });
+            told.journal.record(record(pid, 10, 1));
+            told.journal.record(record(pid + 40_000, 1, 1));
+            told.journal.flush();
+            told.journal.prune_if_many(&|_| true);
+            let Journal { new, descent, dead, unseen, ended, .. } = &told.journal;
+            let kept = [new.len(), descent.len(), dead.len(), unseen.len(), ended.len()];
+            assert!(kept.iter().all(|kept| *kept <= DEAD_MAX + 2), "{kept:?} after {round}");
+        }
+        assert_eq!(told.sums(), [(Known(1), 0, 0, 200_000, 0), (Known(10), 400_000, 400_000, 200_000, 0)]);
+    }
+}
