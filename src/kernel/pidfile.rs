@@ -26,15 +26,60 @@ pub struct Pidfile {
     pub written: u64,
     /// Whether it lies on a file system that does not outlive a boot.
     pub on_tmpfs: bool,
+    /// Which file it was.
+    version: Version,
 }
 
-/// Reads a pidfile. Opening never blocks (a FIFO without a writer would, for good), and only a regular file is read.
+impl Pidfile {
+    #[cfg(test)]
+    pub(crate) fn made_up(pids: Vec<u32>, written: u64, on_tmpfs: bool) -> Self {
+        Self { pids, instead: None, written, on_tmpfs, version: Version::default() }
+    }
+}
+
+/// What tells one content of a path from another, as long as nothing is written within the grain of the file system's clock.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Version {
+    device: u64,
+    inode: u64,
+    size: u64,
+    /// Of the last write, and of the last change of any kind: seconds and ns.
+    modified: (i64, i64),
+    changed: (i64, i64),
+    /// Whether it was that old when it was read that whatever is written later shows.
+    is_old: bool,
+}
+
+/// So much older than the wall clock a file must be, s. (FAT has a grain of 2 s.)
+const OLD: i64 = 3;
+
+impl Version {
+    fn of(metadata: &Metadata, now: u64) -> Self {
+        let seconds = i64::try_from(now / 1_000_000_000).unwrap_or(i64::MAX);
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+            is_old: metadata.ctime().max(metadata.mtime()) < seconds.saturating_sub(OLD),
+        }
+    }
+}
+
+/// Reads a pidfile at a time (ns since the epoch), unless it plainly is as it was. Opening never blocks (a FIFO without a writer
+/// would, for good), and only a regular file is read.
 ///
 /// # Errors
 /// The file is missing or cannot be read, or is not a regular file.
-pub fn read(path: &Path) -> io::Result<Pidfile> {
+pub fn read(path: &Path, before: Option<Pidfile>, now: u64) -> io::Result<Pidfile> {
     // A device may do something when it is merely opened, so what it is comes first, and again afterwards.
-    refuse_what_is_no_file(&std::fs::metadata(path)?)?;
+    let metadata = std::fs::metadata(path)?;
+    refuse_what_is_no_file(&metadata)?;
+    if let Some(before) = before.filter(|before| before.version.is_old && before.version == Version::of(&metadata, now))
+    {
+        return Ok(before);
+    }
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
@@ -51,7 +96,7 @@ pub fn read(path: &Path) -> io::Result<Pidfile> {
     let (pids, instead) = parse(&text);
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     let written = seconds.saturating_mul(1_000_000_000) + u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
-    Ok(Pidfile { pids, instead, written, on_tmpfs })
+    Ok(Pidfile { pids, instead, written, on_tmpfs, version: Version::of(&metadata, now) })
 }
 
 fn refuse_what_is_no_file(metadata: &Metadata) -> io::Result<()> {
@@ -108,10 +153,34 @@ mod tests {
     }
 
     #[test]
+    fn what_was_written_is_read_and_what_was_not_is_not_read_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        std::fs::write(&path, "1\n").unwrap();
+        let changed = std::fs::metadata(&path).unwrap().ctime().cast_unsigned() * 1_000_000_000;
+        // Just written: what is written now may leave no other trace.
+        let young = read(&path, None, changed).unwrap();
+        std::fs::write(&path, "2\n").unwrap();
+        let young = read(&path, Some(young), changed + 1).unwrap();
+        assert_eq!(young.pids, [2]);
+        let old = read(&path, Some(young), changed + 60_000_000_000).unwrap();
+        assert!(old.version.is_old);
+        let marked = Pidfile { pids: vec![99], ..old };
+        let again = read(&path, Some(marked), changed + 70_000_000_000).unwrap();
+        assert_eq!(again.pids, [99], "it was not read again");
+        // Replaced, as by a rename: another file at the same path.
+        let other = directory.path().join("other");
+        std::fs::write(&other, "3\n").unwrap();
+        std::fs::rename(&other, &path).unwrap();
+        assert_eq!(read(&path, Some(again), changed + 80_000_000_000).unwrap().pids, [3]);
+    }
+
+    #[test]
     fn only_a_regular_file_is_read_and_nothing_is_waited_for() {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
+        let read = |path: &Path| super::read(path, None, 0);
         assert!(read(&fifo).unwrap_err().to_string().contains("not a regular file"));
         assert_eq!(read(directory.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert_eq!(read(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);

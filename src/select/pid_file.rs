@@ -31,13 +31,15 @@ pub struct PidFile {
     stale: StalePolicy,
     /// Once accepted for this file an identity stays so, whatever the wall clock is set to later.
     accepted: Vec<Identity>,
+    /// As last read.
+    file: Option<Pidfile>,
 }
 
 impl PidFile {
     /// A pidfile not read so far.
     #[must_use]
     pub fn new(path: PathBuf, stale: StalePolicy) -> Self {
-        Self { path, stale, accepted: Vec::new() }
+        Self { path, stale, accepted: Vec::new(), file: None }
     }
 
     /// Its path, and the processes accepted for it.
@@ -54,8 +56,12 @@ impl PidFile {
 
     /// The processes it names now, under the file's name.
     pub(super) fn find(&mut self, view: &mut View) -> Found {
-        let mut found = match pidfile::read(&self.path) {
-            Ok(file) => self.processes_of(&file, view),
+        let mut found = match pidfile::read(&self.path, self.file.take(), view.clock.realtime()) {
+            Ok(file) => {
+                let found = self.processes_of(&file, view);
+                self.file = Some(file);
+                found
+            }
             Err(error) => {
                 view.complaints.add(Trouble::of(&error), format!("Pidfile {}: {error}", self.path.display()));
                 Found { incomplete: is_shortage(&error), ..Found::default() }
@@ -134,7 +140,7 @@ mod tests {
 
     #[test]
     fn a_process_much_younger_than_its_pidfile_is_another_one() {
-        let written = |written, on_tmpfs| Pidfile { pids: vec![7], instead: None, written, on_tmpfs };
+        let written = |written, on_tmpfs| Pidfile::made_up(vec![7], written, on_tmpfs);
         let file = written(BOOTED + 100 * SECOND, false);
         for (after, stale) in [(10, false), (100, false), (160, false), (161, true), (5000, true)] {
             assert_eq!(is_stale(&file, &started(after), BOOTED), stale, "started {after} s after boot");
