@@ -65,6 +65,57 @@ impl Charge {
     }
 }
 
+/// The last that is known of a process that is gone: its exit record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LastSight {
+    /// Which process.
+    pub id: Identity,
+    /// Its parent when it died, who is charged if it waits for it. 0: it has none.
+    pub ppid: u32,
+    /// A lower bound of what it had used itself, ns.
+    pub own: u64,
+}
+
+/// What was used below a process by those who were born and died since the last gather, of whom nothing but their exit records
+/// was ever seen; ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unseen {
+    /// The process.
+    pub id: Identity,
+    /// What those had used whose nearest ancestor by birth it is.
+    pub used: u64,
+    /// The lives of those whose parent it was when they died: the kernel has charged it for them, or never will.
+    pub lives: u64,
+    /// The part of `lives` that came through one that is gone too.
+    pub orphaned: u64,
+}
+
+/// What exit records tell of the dead, each sorted by pid. A scan knows nothing of it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Deaths {
+    /// Of those that were seen before.
+    pub last: Vec<LastSight>,
+    /// Of those that were not.
+    pub unseen: Vec<Unseen>,
+}
+
+impl Deaths {
+    /// What was used by those whose nearest ancestor by birth is this process.
+    fn used_below(&self, id: Identity) -> u64 {
+        let index = self.unseen.binary_search_by_key(&id, |unseen| unseen.id);
+        index.ok().and_then(|index| self.unseen.get(index)).map_or(0, |unseen| unseen.used)
+    }
+}
+
+/// What processes are charged at one gather.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Charges {
+    /// Those that were seen now, in their order.
+    pub living: Vec<Charge>,
+    /// Those that are gone and had an account, sorted by pid.
+    pub gone: Vec<(Identity, Charge)>,
+}
+
 /// One process's balance with the rule, ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Balance {
@@ -110,6 +161,12 @@ impl Balance {
         Self { gone, late: gone.min(self.late), orphaned: gone, ..Self::default() }
     }
 
+    /// Takes over the lives of children that nobody has seen.
+    fn lose_unseen(&mut self, unseen: &Unseen) {
+        self.gone = self.gone.saturating_add(unseen.lives);
+        self.orphaned = self.orphaned.saturating_add(unseen.orphaned);
+    }
+
     /// Takes over what may have been adopted from below.
     fn adopt(&mut self, from: &Self) {
         self.gone = self.gone.saturating_add(from.gone);
@@ -145,30 +202,76 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// One gather: `sights` are the members now, sorted by pid; `presence` tells what became of one that is not
-    /// among them. Returns what is charged to each of `sights`, in their order, ns.
+    /// One gather: `sights` are the members now, sorted by pid; `presence` tells what became of one that is not among them, and
+    /// `deaths` what it had used in the end, so far as that is known. Returns what is charged to each, ns.
     ///
     /// A process that exists and is not a member any more is forgotten.
-    pub fn settle(&mut self, sights: &[Sight], presence: impl Fn(Identity) -> Presence) -> Vec<Charge> {
+    pub fn settle(
+        &mut self,
+        sights: &[Sight],
+        deaths: &Deaths,
+        presence: impl Fn(Identity) -> Presence + Copy,
+    ) -> Charges {
+        self.open_accounts(sights);
+        let gone = self.take_last_sights(deaths, presence);
+        for unseen in &deaths.unseen {
+            if let Some(account) = self.find_mut(unseen.id) {
+                account.cpu.lose_unseen(unseen);
+            }
+        }
         self.bury_the_dead(presence);
         self.raise_the_orphans(sights);
         let mut accounts = Vec::with_capacity(sights.len());
-        let charges = sights.iter().map(|sight| {
-            let known = self.find(sight.id.pid).filter(|known| known.id == sight.id);
+        let living = sights.iter().map(|sight| {
+            let known = self.find(sight.id);
             let mut cpu = known.map(|known| known.cpu).unwrap_or_default();
-            let charge = cpu.settle(sight.own, sight.reaped, sight.stale);
+            let mut charge = cpu.settle(sight.own, sight.reaped, sight.stale);
             accounts.push(Account { id: sight.id, ppid: sight.ppid, cpu });
-            if known.is_some() || sight.newborn { charge } else { Charge::default() }
+            charge.reaped = charge.reaped.saturating_add(deaths.used_below(sight.id));
+            if known.is_some() { charge } else { Charge::default() }
         });
-        let charges = charges.collect();
+        let living = living.collect();
         self.accounts = accounts;
-        charges
+        Charges { living, gone }
+    }
+
+    /// Opens an account for each that was born since: it may have lost children that others have known.
+    fn open_accounts(&mut self, sights: &[Sight]) {
+        let before = self.accounts.len();
+        for sight in sights.iter().filter(|sight| sight.newborn) {
+            let known = self.accounts.get(..before).unwrap_or_default();
+            if known.binary_search_by_key(&sight.id, |account| account.id).is_err() {
+                self.accounts.push(Account { id: sight.id, ppid: sight.ppid, cpu: Balance::default() });
+            }
+        }
+        if self.accounts.len() > before {
+            self.accounts.sort_unstable_by_key(|account| account.id);
+        }
+    }
+
+    /// Brings the accounts of those that are gone up to their end. Returns what they are charged.
+    fn take_last_sights(
+        &mut self,
+        deaths: &Deaths,
+        presence: impl Fn(Identity) -> Presence,
+    ) -> Vec<(Identity, Charge)> {
+        let mut gone = Vec::new();
+        for last in deaths.last.iter().filter(|last| presence(last.id) != Presence::Here) {
+            let reaped = deaths.used_below(last.id);
+            if let Some(account) = self.find_mut(last.id) {
+                let own = last.own.saturating_sub(account.cpu.own);
+                account.cpu.own = account.cpu.own.saturating_add(own);
+                account.ppid = last.ppid;
+                gone.push((last.id, Charge { own, reaped }));
+            }
+        }
+        gone
     }
 
     /// Whether this process had an account after the last gather.
     #[must_use]
     pub fn knows(&self, id: Identity) -> bool {
-        self.find(id.pid).is_some_and(|account| account.id == id)
+        self.find(id).is_some()
     }
 
     /// Passes the life of each member that is gone to its parent, deepest first, so that a life goes up through parents
@@ -238,12 +341,21 @@ impl Ledger {
         std::iter::successors(parent(index), move |above| parent(*above)).take(DEPTH_MAX)
     }
 
+    /// The account with this pid. Where one was born since with the pid of another, it is that of the other: who has died
+    /// since was more likely its child.
     fn index(&self, pid: u32) -> Option<usize> {
-        self.accounts.binary_search_by_key(&pid, |account| account.id.pid).ok()
+        let index = self.accounts.partition_point(|account| account.id.pid < pid);
+        self.accounts.get(index).filter(|account| account.id.pid == pid).map(|_| index)
     }
 
-    fn find(&self, pid: u32) -> Option<&Account> {
-        self.accounts.get(self.index(pid)?)
+    fn find(&self, id: Identity) -> Option<&Account> {
+        let index = self.accounts.binary_search_by_key(&id, |account| account.id).ok()?;
+        self.accounts.get(index)
+    }
+
+    fn find_mut(&mut self, id: Identity) -> Option<&mut Account> {
+        let index = self.accounts.binary_search_by_key(&id, |account| account.id).ok()?;
+        self.accounts.get_mut(index)
     }
 }
 
@@ -365,6 +477,11 @@ impl<T: Counter> Tally<T> {
                 _ => self.unknown = true,
             }
         }
+    }
+
+    /// Takes in what was gained by those that have no counter of their own.
+    pub fn credit(&mut self, gained: &T) {
+        self.total.add(gained);
     }
 
     /// The total, unless it could not be read of some member.
@@ -496,7 +613,8 @@ mod tests {
             false if vanished.contains(&id.pid) => Presence::Vanished,
             false => Presence::Gone,
         };
-        ledger.settle(sights, presence).into_iter().map(|charge| charge.total() / MS).collect()
+        let charges = ledger.settle(sights, &Deaths::default(), presence);
+        charges.living.into_iter().map(|charge| charge.total() / MS).collect()
     }
 
     #[test]

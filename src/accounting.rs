@@ -50,7 +50,9 @@ impl Accounting {
                 let shortcoming = events.without_records().map(|error| Shortcoming::of("exit records", error));
                 Self { events: Some(events), shortcoming, is_demanded, lost: 0 }
             }
-            Err(error) => Self { shortcoming: Some(Shortcoming::of("process events", &error)), is_demanded, ..Self::default() },
+            Err(error) => {
+                Self { shortcoming: Some(Shortcoming::of("process events", &error)), is_demanded, ..Self::default() }
+            }
         }
     }
 

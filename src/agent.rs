@@ -96,6 +96,12 @@ async fn write(writer: &mut Writer, lines: Vec<u8>, prompts: &Prompts) -> io::Re
     }
 }
 
+/// What to say of processes that exist and cannot be read.
+fn unreadable(error: &io::Error) -> String {
+    let known = "those known from before count as they were, the others do not count";
+    format!("Some processes cannot be read; {known}: {error}")
+}
+
 /// Watches the directories of pidfiles, if there are any. Without inotify the plugin works all the same.
 fn watch(agent: &Agent, bell: Bell) -> Option<PidfileWatch> {
     agent.watched_directories().next()?;
@@ -194,6 +200,8 @@ impl Agent {
                 targets: self.targets.len(),
                 processes,
                 lines: lines.iter().filter(|byte| **byte == b'\n').count(),
+                accounting: self.host.accounting.name(),
+                tidings: self.host.accounting.tidings(),
             };
             lines.extend(encode([self_stats::point(tags, gather, &self.complaints)], realtime));
         }
@@ -205,11 +213,11 @@ impl Agent {
     /// nothing was done.
     fn look(&mut self) -> Option<(u64, Samples)> {
         let at = self.host.clock.monotonic();
-        match self.processes.scan(&mut self.host.proc, self.host.clock.as_ref()) {
+        let Host { proc, clock, accounting, .. } = &mut self.host;
+        match accounting.update(&mut self.processes, proc, clock.as_ref(), &mut self.complaints) {
             Ok(None) => {}
             Ok(Some(error)) => {
-                let known = "those known from before count as they were, the others do not count";
-                self.complaints.add(Trouble::of(&error), format!("Some processes cannot be read; {known}: {error}"));
+                self.complaints.add(Trouble::of(&error), unreadable(&error));
             }
             Err(error) => {
                 let root = self.host.proc.root().display();
@@ -220,8 +228,8 @@ impl Agent {
         }
         let Self { targets, processes, host, complaints, .. } = self;
         let (selection, complete) = select(targets, processes, host, complaints);
-        let members = self.members(&selection);
-        let samples = self.sample(&selection, &members, at);
+        let mut members = self.members(&selection);
+        let samples = self.sample(&selection, &mut members, at);
         self.account(selection, members, &samples, at);
         self.end_those_not_selected(complete, &samples, at);
         Some((at, samples))
@@ -236,16 +244,21 @@ impl Agent {
         members.collect()
     }
 
-    /// Reads what the table does not hold of the members, each once.
-    fn sample(&mut self, selection: &BTreeMap<Tags, Selected>, members: &[Vec<Member>], at: u64) -> Samples {
+    /// Reads the members, each once; those that went away meanwhile are none.
+    fn sample(&mut self, selection: &BTreeMap<Tags, Selected>, members: &mut [Vec<Member>], at: u64) -> Samples {
         let Self { targets, processes, host, collectors, complaints, .. } = self;
         let ids = |members: &[Member]| members.iter().map(|member| member.id).collect();
-        let series = selection.iter().zip(members);
+        let series = selection.iter().zip(members.iter());
         let series =
             series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids.as_slice()));
         let plan = Plan::new(measurements(targets), series);
-        processes.hold(&plan.ids());
         let Host { proc, taskstats, .. } = host;
+        if let Some(error) = processes.watch(proc, &plan.ids()) {
+            complaints.add(Trouble::of(&error), unreadable(&error));
+        }
+        for members in members {
+            members.retain(|member| processes.get_exactly(member.id).is_some());
+        }
         collectors.sample(&plan, at, &mut Look { processes, proc, taskstats: taskstats.as_mut(), complaints })
     }
 
@@ -345,7 +358,10 @@ impl Agent {
             }
         };
         match Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock)) {
-            Ok(host) => self.host = host,
+            Ok(mut host) => {
+                host.listen(settings.accounting);
+                self.host = host;
+            }
             Err(error) => {
                 let root = settings.proc_root.display();
                 say(Level::Error, &format!("The configuration stays as it was: cannot open {root}: {error}"));
@@ -371,7 +387,9 @@ impl Agent {
         if let Some(cache) = &mut self.cache {
             cache.set_digest(settings.digest);
         }
-        self.processes.hold(&[]); // what is held open may lie below another root
+        let listings = self.processes.listings();
+        self.processes = Processes::default(); // what is held open may lie below another root
+        self.processes.resume(listings);
         self.hold_files_of_a_real_proc_only();
         self.gathered = None; // what the new targets find is not new
         self.gathered = self.look().map(|(at, _)| at);

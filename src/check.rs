@@ -5,6 +5,7 @@ use std::io;
 
 use anstyle::{AnsiColor, Style};
 
+use crate::accounting::{Accounting, Shortcoming};
 use crate::cache::{Cache, CacheFile};
 use crate::collect::{Collectors, Look, Plan};
 use crate::config::Settings;
@@ -78,7 +79,8 @@ impl Row {
 pub fn check(settings: Settings, mut host: Host) -> Report {
     let mut processes = Processes::default();
     let mut complaints = Complaints::default();
-    match processes.scan(&mut host.proc, host.clock.as_ref()) {
+    let Host { proc, clock, accounting, .. } = &mut host;
+    match accounting.update(&mut processes, proc, clock.as_ref(), &mut Complaints::default()) {
         Ok(None) => {}
         Ok(Some(error)) => complaints.add(Trouble::of(&error), format!("some processes cannot be read: {error}")),
         Err(error) => complaints.add(Trouble::Failed, format!("it cannot be listed: {error}")),
@@ -90,13 +92,12 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
     let mut targets = settings.targets;
     let target_rows = targets.iter_mut().flat_map(|target| check_target(target, &mut host, &processes)).collect();
     let collectors = Collectors::new(settings.bounds);
-    let measurement_rows = check_measurements(collectors, &mut targets, &processes, &mut host);
-    let accounting = "one scan of /proc per gather: it takes no privilege";
+    let measurement_rows = check_measurements(collectors, &mut targets, &mut processes, &mut host);
     let sections: [(&str, Vec<Row>); 5] = [
         ("Processes", vec![host_row]),
         ("Targets", target_rows),
         ("Measurements", measurement_rows),
-        ("Accounting", vec![Row::new(State::Good, &["scan", accounting])]),
+        ("Accounting", vec![check_accounting(&host.accounting)]),
         ("Cache file", cache_rows),
     ];
     let works = sections.iter().flat_map(|(_, rows)| rows).all(|row| row.state != State::Bad);
@@ -104,6 +105,14 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
     // Writing to a string does not fail.
     let _ = sections.iter().try_for_each(|(title, rows)| section(&mut text, title, rows));
     Report { text, works }
+}
+
+/// Events are no must, unless they were asked for.
+fn check_accounting(accounting: &Accounting) -> Row {
+    let row = Row::new(State::Good, &[accounting.name(), accounting.description()]);
+    let Some(Shortcoming { reason, .. }) = accounting.shortcoming() else { return row };
+    let state = if accounting.falls_short() { State::Bad } else { State::Meagre };
+    Row { state, reasons: vec![reason.clone()], ..row }
 }
 
 fn check_cache(file: &CacheFile) -> Row {
@@ -174,7 +183,7 @@ fn matched(selected: &Selected, processes: &Processes) -> Option<String> {
 fn check_measurements(
     mut collectors: Collectors,
     targets: &mut [Target],
-    processes: &Processes,
+    processes: &mut Processes,
     host: &mut Host,
 ) -> Vec<Row> {
     // What is wrong with targets was said.
@@ -184,6 +193,8 @@ fn check_measurements(
         selection.iter().map(|(tags, selected)| (tags, &selected.output, members(selected), selected.ids.as_slice()));
     let measurements = measurements(targets);
     let plan = Plan::new(measurements.clone(), series);
+    // It was scanned just now, so that there is nothing to read.
+    let _ = processes.watch(&mut host.proc, &plan.ids());
     let rows = measurements.into_iter().map(|measurement| {
         let mut complaints = Complaints::default();
         let Host { proc, taskstats, .. } = &mut *host;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Parser;
 
-use crate::config::values::{Accounting, Fields, FileName, Interval, Named, Pid, Tag, TagKey};
+use crate::config::values::{AccountBy, Fields, FileName, Interval, Named, Pid, Tag, TagKey};
 use crate::output::{Measurement, Scope};
 use crate::select::{ProcessPattern, UnitGlob};
 
@@ -55,7 +55,7 @@ pub struct Arguments {
     pub scope: Option<Scope>,
     /// How to account for the dead; auto is scan so far [default: auto].
     #[arg(long)]
-    pub accounting: Option<Accounting>,
+    pub accounting: Option<AccountBy>,
     /// Add a tag to every line.
     #[arg(long, value_name = "KEY=VALUE")]
     pub tag: Vec<Tag>,

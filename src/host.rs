@@ -1,8 +1,11 @@
-//! The host as the plugin is told to see it: its `/proc`, its cgroups, its clocks, and whom to ask for delays.
+//! The host as the plugin is told to see it: its `/proc`, its cgroups, its clocks, whom to ask for delays, and what tells of
+//! births and deaths.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::accounting::Accounting;
+use crate::config::values::AccountBy;
 use crate::kernel::cgroup;
 use crate::kernel::clock::Clock;
 use crate::kernel::procfs::Proc;
@@ -18,10 +21,12 @@ pub struct Host {
     pub clock: Box<dyn Clock>,
     /// Who tells what processes have waited for.
     pub taskstats: Box<dyn Ask>,
+    /// How it is learnt who exists.
+    pub accounting: Accounting,
 }
 
 impl Host {
-    /// Opens `/proc`.
+    /// Opens `/proc`, which is scanned at each gather unless [`Host::listen`] finds something better.
     ///
     /// # Errors
     /// It cannot be opened.
@@ -36,7 +41,12 @@ impl Host {
                 proc_root.display()
             )))
         };
-        Ok(Self { proc, sys_root: sys_root.to_owned(), clock, taskstats })
+        Ok(Self { proc, sys_root: sys_root.to_owned(), clock, taskstats, accounting: Accounting::default() })
+    }
+
+    /// Listens to births and deaths, if that is wanted and can be had.
+    pub fn listen(&mut self, wanted: AccountBy) {
+        self.accounting = Accounting::begin(wanted, &mut self.proc, &self.sys_root);
     }
 
     /// The cgroup hierarchies mounted now.

@@ -4,6 +4,7 @@
 //! work together; [`agent`] is the loop.
 
 pub mod account;
+pub mod accounting;
 pub mod agent;
 pub mod cache;
 pub mod check;
@@ -11,7 +12,9 @@ pub mod cli;
 pub mod collect;
 pub mod config;
 pub mod encode;
+pub mod events;
 pub mod host;
+pub mod journal;
 pub mod kernel;
 pub mod log;
 pub mod output;

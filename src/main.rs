@@ -9,6 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telegraf_taskstats::agent::{self, Agent};
 use telegraf_taskstats::check::{self, Report};
 use telegraf_taskstats::cli::Arguments;
+use telegraf_taskstats::config::values::AccountBy;
 use telegraf_taskstats::config::{SAMPLE, Settings};
 use telegraf_taskstats::host::Host;
 use telegraf_taskstats::kernel::capability;
@@ -47,7 +48,7 @@ fn main() -> ExitCode {
         return print(SAMPLE);
     }
     match Settings::load(&arguments) {
-        Ok(settings) if arguments.check => match open(&settings) {
+        Ok(settings) if arguments.check => match open(&settings, settings.accounting) {
             Ok(host) => report(&check::check(settings, host)),
             Err(error) => fail(&error, 1),
         },
@@ -71,7 +72,9 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
     if arguments.single_threaded.is_some() || arguments.multi_threaded.is_some() {
         say(Level::Warning, "--single-threaded and --multi-threaded do nothing: one thread gathers");
     }
-    let host = open(&settings)?;
+    // Who looks once has no use for what is told from now on.
+    let accounting = if pace == Pace::Once { AccountBy::Scan } else { settings.accounting };
+    let host = open(&settings, accounting)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
     runtime.block_on(async {
         let prompts = Prompts::listen(pace, signals).context("Cannot start the threads that listen")?;
@@ -79,9 +82,11 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
     })
 }
 
-fn open(settings: &Settings) -> anyhow::Result<Host> {
+fn open(settings: &Settings, accounting: AccountBy) -> anyhow::Result<Host> {
     let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock));
-    host.with_context(|| format!("Cannot open {}", settings.proc_root.display()))
+    let mut host = host.with_context(|| format!("Cannot open {}", settings.proc_root.display()))?;
+    host.listen(accounting);
+    Ok(host)
 }
 
 /// How many files of /proc may be held open: half of what the process may open at all, its soft limit raised to the hard

@@ -1,59 +1,69 @@
 //! The process table: who exists, whose child, since when.
 //!
-//! One scan of `/proc` per gather. The order of reading carries the accounting: the directory is listed
-//! completely *first*, and a parent is read *before* its children. So the kernel's charge to a parent for a child that
-//! was read alive cannot be in what was read of the parent, and the charge for a child that is not in the listing must be.
-//! The only ones in doubt are those that were listed and gone when they were read: [`Presence::Vanished`].
+//! It is brought up to date once per gather: by a scan of `/proc`, or by what events told since ([`crate::events`]); then
+//! only those that are watched are read. The order of reading carries the accounting: first it is known who exists, by the
+//! directory's listing or by events, *then* stats are read, a parent *before* its children. So the kernel's charge to a parent for
+//! a child that was read alive cannot be in what was read of the parent, and the charge for a child that was not there must be.
+//! The only ones in doubt are those that were there and gone when they were read: [`Presence::Vanished`].
 
+use std::collections::{BTreeMap, HashMap};
 use std::io;
 
+use crate::journal::{Birth, Changes, Journal, Unseen, Who};
 use crate::kernel::clock::Clock;
+use crate::kernel::exit_records::ExitRecord;
 use crate::kernel::procfs::{Proc, StatFile};
 use crate::kernel::stat::{Identity, Stat, TICK};
 
-/// What the last scan knows of a process seen before.
+/// What is known of a process seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It was read.
     Here,
-    /// It was reaped before the listing: its parent's children's times, read after it, contain its life.
+    /// It was reaped before the reading began: its parent's children's times, read after it, contain its life.
     Gone,
-    /// It was reaped between the listing and the reading, and whether its parent was read before or after is not known.
+    /// It was reaped before it could be read, and whether its parent was read before or after is not known.
     Vanished,
 }
 
-/// The processes of the host as of the last scan.
+/// The processes of the host as of the last gather.
 #[derive(Debug, Default)]
 pub struct Processes {
     /// Sorted by pid.
-    all: Vec<Process>,
+    all: Vec<Stat>,
     /// Their pids, to search in.
     pids: Vec<u32>,
     /// Parent's pid and place in `all` of each, sorted.
     by_parent: Vec<(u32, u32)>,
-    /// Every pid of the listing, sorted.
+    /// Every pid that was there before the reading began, sorted.
     listed: Vec<u32>,
     /// The pids of those that are as they were, since they could not be read. Sorted.
     stale: Vec<u32>,
     /// CLOCK_BOOTTIME just before this listing and the two before it, ns.
     listings: [Option<u64>; 3],
-    /// How many stat files may be held open.
+    /// Whether all were read at this gather, and not only those that are watched.
+    is_scanned: bool,
+    /// Those of which more is read, sorted by pid.
+    watched: Vec<Identity>,
+    /// Their stat files, by pid, so far as they are held open.
+    files: HashMap<u32, StatFile>,
+    /// How many of them may be held open.
     holdable: usize,
-}
-
-#[derive(Debug)]
-struct Process {
-    stat: Stat,
-    /// Its stat file, for one that is held.
-    file: Option<StatFile>,
-    /// Whether its stat file is to be held open.
-    hold: bool,
+    /// The exit records of those that are dead and not reaped.
+    records: BTreeMap<Identity, ExitRecord>,
+    /// Those that went away since the last gather, with their exit records, sorted by pid.
+    gone: Vec<(Identity, ExitRecord)>,
+    /// What stands for those that were born and died since, at others. Sorted by pid.
+    unseen: Vec<(Identity, Unseen)>,
+    /// Those born since whose parents are not those that they were born to: with the nearest ancestors by birth.
+    strays: Vec<(Identity, Identity)>,
 }
 
 impl Processes {
-    /// Holds no more than so many stat files open, from the next scan on.
+    /// Holds no more than so many stat files open, from the next gather on.
     pub fn hold_at_most(&mut self, holdable: usize) {
         self.holdable = holdable;
+        self.files.clear();
     }
 
     /// Goes on from a table whose last listings were taken at these times.
@@ -74,42 +84,193 @@ impl Processes {
     pub fn scan(&mut self, proc: &mut Proc, clock: &dyn Clock) -> io::Result<Option<io::Error>> {
         let now = clock.boottime();
         proc.pids(&mut self.listed)?;
-        let [newest, older, _] = self.listings;
-        self.listings = [Some(now), newest, older];
-        self.stale.clear();
+        self.begin(now);
+        self.is_scanned = true;
         let mut failed = None;
-        let mut held = 0;
         let mut all = Vec::with_capacity(self.listed.len());
         for (_, pid, known) in self.parents_first() {
-            let mut known = known.and_then(|place| self.all.get_mut(place));
-            let hold = known.as_ref().is_some_and(|process| process.hold) && held < self.holdable;
-            let file = known.as_mut().and_then(|process| process.file.take()).filter(|_| hold);
-            match read(proc, pid, file) {
-                Ok(Some((stat, file))) => {
-                    held += usize::from(hold);
-                    all.push(Process { stat, file: hold.then_some(file), hold });
-                }
-                Ok(None) => {}
+            match self.read(proc, pid) {
+                Ok(stat) => all.extend(stat),
                 Err(error) => {
-                    let as_it_was = known.map(|process| Process { stat: process.stat, file: None, hold });
-                    all.extend(as_it_was);
+                    all.extend(known.and_then(|place| self.all.get(place)));
                     self.stale.push(pid);
                     failed.get_or_insert(error);
                 }
             }
         }
-        all.sort_unstable_by_key(|process| process.stat.id.pid);
+        all.sort_unstable_by_key(|stat| stat.id.pid);
         self.all = all;
         self.stale.sort_unstable();
         self.index();
+        let Self { records, all, .. } = self;
+        records.retain(|id, _| all.binary_search_by_key(id, |stat| stat.id).is_ok());
         Ok(failed)
+    }
+
+    /// Takes in what happened since the last gather, as of `now` (CLOCK_BOOTTIME, ns): what was told later is in it as well.
+    /// `is_gone` tells whether a process that died was waited for. Returns the first error of a process that could not be read though
+    /// it exists: it stays as it was, or is read at the next gather.
+    pub fn follow(
+        &mut self,
+        journal: &mut Journal,
+        is_gone: &dyn Fn(u32) -> bool,
+        proc: &mut Proc,
+        now: u64,
+    ) -> Option<io::Error> {
+        self.begin(now);
+        self.is_scanned = false;
+        let mut failed = None;
+        let mut look = |pid| match open(proc, pid) {
+            Ok(read) => read.map(|(stat, _)| stat),
+            Err(error) => {
+                failed.get_or_insert(error);
+                None
+            }
+        };
+        let Changes { gone, changed, births, unseen } = journal.settle(is_gone, &mut look);
+        // By what the table was: the pid of one that was known may be another's by now.
+        let before = |who| match who {
+            Who::Known(pid) => self.get(pid).map(|stat| stat.id),
+            Who::New(_) => None,
+        };
+        let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
+        let ancestors = births.iter().filter_map(|birth| Some((birth.stat.id, birth.stat.ppid, birth.ancestor?)));
+        let ancestors: Vec<_> = ancestors.map(|(id, ppid, who)| (id, ppid, who, before(who))).collect();
+        let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
+        let changed: Vec<_> = orphans.chain(changed).collect();
+        let is_as_it_was = gone.is_empty() && births.is_empty() && changed.is_empty();
+        if !gone.is_empty() || !births.is_empty() {
+            self.replace(&gone, births);
+        }
+        for (pid, record) in changed {
+            self.look_again(pid, record, &mut look);
+        }
+        if !is_as_it_was {
+            self.index();
+        }
+        self.listed.clone_from(&self.pids);
+        let now = |who, before: Option<Identity>| match who {
+            Who::Known(_) => before,
+            Who::New(pid) => self.get(pid).map(|stat| stat.id),
+        };
+        let mut unseen: Vec<_> =
+            unseen.into_iter().filter_map(|(who, before, sums)| Some((now(who, before)?, sums))).collect();
+        unseen.sort_unstable_by_key(|(id, _)| *id);
+        let strays = ancestors.into_iter().filter_map(|(id, ppid, who, before)| {
+            let ancestor = now(who, before)?;
+            (ancestor.pid != ppid).then_some((id, ancestor))
+        });
+        self.strays = strays.collect();
+        self.unseen = unseen;
+        failed
+    }
+
+    /// Takes out those that are gone and puts in those that were born since.
+    fn replace(&mut self, gone: &[(u32, Option<ExitRecord>)], births: Vec<Birth>) {
+        for (pid, record) in gone {
+            if let Some(stat) = self.get(*pid).copied() {
+                self.records.remove(&stat.id);
+                self.gone.extend(record.map(|record| (stat.id, record)));
+            }
+            self.files.remove(pid);
+        }
+        self.gone.sort_unstable_by_key(|(id, _)| *id);
+        let mut without: Vec<_> = gone.iter().map(|(pid, _)| *pid).collect();
+        without.extend(births.iter().map(|birth| birth.stat.id.pid));
+        without.sort_unstable();
+        self.all.retain(|stat| without.binary_search(&stat.id.pid).is_err());
+        for Birth { stat, record, .. } in births {
+            self.records.extend(record.map(|record| (stat.id, record)));
+            self.all.push(stat);
+        }
+        self.all.sort_unstable_by_key(|stat| stat.id.pid);
+    }
+
+    /// Reads one that is not what it was.
+    fn look_again(&mut self, pid: u32, record: Option<ExitRecord>, look: &mut impl FnMut(u32) -> Option<Stat>) {
+        let Ok(place) = self.all.binary_search_by_key(&pid, |stat| stat.id.pid) else { return };
+        let Some(known) = self.all.get_mut(place) else { return };
+        if let Some(stat) = look(pid).filter(|stat| stat.id == known.id) {
+            self.records.extend(record.map(|record| (stat.id, record)));
+            *known = stat;
+        }
+    }
+
+    /// Reads these processes and all that descend from them, unless a scan has, parents first: the known ones oldest first (a parent
+    /// is never younger than its child). From now on they are those that are watched. Returns the first error of one that could not
+    /// be read though it exists: such stay as they were.
+    pub fn watch(&mut self, proc: &mut Proc, ids: &[Identity]) -> Option<io::Error> {
+        let watched = self.with_descendants(ids);
+        if watched != self.watched {
+            self.files.retain(|pid, _| watched.binary_search_by_key(pid, |id| id.pid).is_ok());
+            self.watched = watched;
+        }
+        if self.is_scanned {
+            return None;
+        }
+        let mut order: Vec<_> = self.watched.iter().map(|id| (id.start, id.pid, self.place(*id))).collect();
+        order.sort_unstable();
+        let (mut failed, mut vanished, mut moved) = (None, Vec::new(), false);
+        for (start, pid, place) in order {
+            let id = Identity { pid, start };
+            match self.read(proc, pid) {
+                Ok(Some(stat)) if stat.id == id => {
+                    if let Some(known) = place.and_then(|place| self.all.get_mut(place)) {
+                        moved |= known.ppid != stat.ppid;
+                        *known = stat;
+                    }
+                }
+                Ok(_) => vanished.push(id),
+                Err(error) => {
+                    self.stale.push(pid);
+                    failed.get_or_insert(error);
+                }
+            }
+        }
+        self.stale.sort_unstable();
+        if !vanished.is_empty() {
+            vanished.sort_unstable();
+            self.all.retain(|stat| vanished.binary_search(&stat.id).is_err());
+            self.watched.retain(|id| vanished.binary_search(id).is_err());
+            self.records.retain(|id, _| vanished.binary_search(id).is_err());
+        }
+        if moved || !vanished.is_empty() {
+            self.index();
+        }
+        failed
+    }
+
+    /// Begins a gather.
+    fn begin(&mut self, now: u64) {
+        let [newest, older, _] = self.listings;
+        self.listings = [Some(now), newest, older];
+        self.stale.clear();
+        self.gone.clear();
+        self.unseen.clear();
+        self.strays.clear();
+    }
+
+    /// Reads a process, through its stat file if that is held open; a new one may have taken the pid of that one since.
+    fn read(&mut self, proc: &mut Proc, pid: u32) -> io::Result<Option<Stat>> {
+        if let Some(file) = self.files.get(&pid) {
+            if let Some(stat) = proc.stat(file)? {
+                return Ok(Some(stat).filter(|stat| !stat.is_being_released()));
+            }
+            self.files.remove(&pid);
+        }
+        let Some((stat, file)) = open(proc, pid)? else { return Ok(None) };
+        let hold = self.files.len() < self.holdable && self.watched.binary_search(&stat.id).is_ok();
+        if hold {
+            self.files.insert(pid, file);
+        }
+        Ok(Some(stat))
     }
 
     /// Reading order, with the place in the table of each that is known: the known ones oldest first (a parent is never
     /// younger than its child), then the new ones by pid.
     fn parents_first(&self) -> Vec<(u64, u32, Option<usize>)> {
         let place = |pid: &u32| self.pids.binary_search(pid).ok();
-        let start = |place: usize| self.all.get(place).map(|process| process.stat.id.start);
+        let start = |place: usize| self.all.get(place).map(|stat| stat.id.start);
         let in_order = |pid: &u32| {
             let place = place(pid);
             (place.and_then(start).unwrap_or(u64::MAX), *pid, place)
@@ -122,29 +283,27 @@ impl Processes {
     fn index(&mut self) {
         let Self { pids, by_parent, all, .. } = self;
         pids.clear();
-        pids.extend(all.iter().map(|process| process.stat.id.pid));
+        pids.extend(all.iter().map(|stat| stat.id.pid));
         by_parent.clear();
-        by_parent.extend((0_u32..).zip(all.iter()).map(|(place, process)| (process.stat.ppid, place)));
+        by_parent.extend((0_u32..).zip(all.iter()).map(|(place, stat)| (stat.ppid, place)));
         by_parent.sort_unstable();
-    }
-
-    /// Holds the stat files of these processes open from the next scan on, so far as the bound allows, and of no others.
-    pub fn hold(&mut self, ids: &[Identity]) {
-        for process in &mut self.all {
-            process.hold = ids.binary_search(&process.stat.id).is_ok();
-        }
     }
 
     /// All of them, by pid.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Stat> {
-        self.all.iter().map(|process| &process.stat)
+        self.all.iter()
+    }
+
+    /// Those that are watched, by pid.
+    pub fn watched(&self) -> impl Iterator<Item = &Stat> {
+        self.watched.iter().filter_map(|id| self.get_exactly(*id))
     }
 
     /// The process with this pid.
     #[must_use]
     pub fn get(&self, pid: u32) -> Option<&Stat> {
         let place = self.pids.binary_search(&pid).ok()?;
-        self.all.get(place).map(|process| &process.stat)
+        self.all.get(place)
     }
 
     /// The process with this identity.
@@ -157,7 +316,7 @@ impl Processes {
     #[must_use]
     pub fn place(&self, id: Identity) -> Option<usize> {
         let place = self.pids.binary_search(&id.pid).ok()?;
-        self.all.get(place).filter(|process| process.stat.id == id).map(|_| place)
+        self.all.get(place).filter(|stat| stat.id == id).map(|_| place)
     }
 
     /// The processes whose parent is `pid`.
@@ -167,21 +326,21 @@ impl Processes {
         rest.iter()
             .take_while(move |(parent, _)| *parent == pid)
             .filter_map(|(_, place)| self.all.get(usize::try_from(*place).ok()?))
-            .map(|process| &process.stat)
     }
 
-    /// These processes (sorted) and all their descendants, by pid.
-    #[must_use]
-    pub fn with_descendants(&self, ids: &[Identity]) -> Vec<&Stat> {
-        let mut found = vec![false; self.all.len()];
-        let mut pending: Vec<_> = ids.iter().filter_map(|id| self.place(*id)).collect();
-        while let Some(place) = pending.pop() {
-            if let (Some(found @ false), Some(pid)) = (found.get_mut(place), self.pids.get(place)) {
-                *found = true;
-                pending.extend(self.children(*pid).filter_map(|child| self.place(child.id)));
+    /// These processes and all their descendants, by pid.
+    fn with_descendants(&self, ids: &[Identity]) -> Vec<Identity> {
+        let mut found = Vec::with_capacity(ids.len());
+        let mut marks = Marks::of(self.all.len());
+        let mut pending = ids.to_vec();
+        while let Some(id) = pending.pop() {
+            if marks.set(self.place(id)) {
+                found.push(id);
+                pending.extend(self.children(id.pid).map(|child| child.id));
             }
         }
-        self.iter().zip(found).filter(|(_, found)| *found).map(|(stat, _)| stat).collect()
+        found.sort_unstable();
+        found
     }
 
     /// What became of a process seen before.
@@ -196,24 +355,81 @@ impl Processes {
         }
     }
 
-    /// Whether a process could not be read by this scan and is as the one before saw it.
+    /// Those that went away since the last gather, of whom there is an exit record. Sorted by pid.
+    #[must_use]
+    pub fn gone(&self) -> &[(Identity, ExitRecord)] {
+        &self.gone
+    }
+
+    /// The exit record of a process that is gone since the last gather, or dead and not reaped.
+    #[must_use]
+    pub fn record(&self, id: Identity) -> Option<&ExitRecord> {
+        let gone = self.gone.binary_search_by_key(&id, |(id, _)| *id);
+        gone.ok().and_then(|index| self.gone.get(index)).map(|(_, record)| record).or_else(|| self.records.get(&id))
+    }
+
+    /// What stands, at each of some processes, for those that were born and died since the last gather. Sorted by pid.
+    #[must_use]
+    pub fn unseen(&self) -> &[(Identity, Unseen)] {
+        &self.unseen
+    }
+
+    /// What stands for those at this process.
+    #[must_use]
+    pub fn unseen_at(&self, id: Identity) -> Option<&Unseen> {
+        let index = self.unseen.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.unseen.get(index).map(|(_, unseen)| unseen)
+    }
+
+    /// Those born since the last gather whose parents are not those that they were born to, with the nearest ancestors by birth, of
+    /// those that live or were known before.
+    #[must_use]
+    pub fn strays(&self) -> &[(Identity, Identity)] {
+        &self.strays
+    }
+
+    /// Whether a process could not be read at this gather and is as it was at the one before.
     #[must_use]
     pub fn is_stale(&self, id: Identity) -> bool {
         self.stale.binary_search(&id.pid).is_ok()
     }
 
-    /// Whether a process was born since the scan before this one (never so on the first scan).
+    /// Whether a process was born since the gather before this one (never so on the first).
     #[must_use]
     pub fn is_newborn(&self, id: Identity) -> bool {
         let [now, previous, _] = self.listings;
         born_between(id, previous, now)
     }
 
-    /// Whether a process was born since the scan before the one before: its CPU may still be below what a tick shows.
+    /// Whether a process was born since the gather before the one before: its CPU may still be below what a tick shows.
     #[must_use]
     pub fn is_young(&self, id: Identity) -> bool {
         let [now, previous, before] = self.listings;
         born_between(id, before.or(previous), now)
+    }
+}
+
+/// A mark for each of the processes, by place.
+#[derive(Debug, Clone)]
+pub struct Marks(Vec<u64>);
+
+impl Marks {
+    /// For so many, none set.
+    #[must_use]
+    pub fn of(count: usize) -> Self {
+        Self(vec![0; count.div_ceil(64)])
+    }
+
+    /// Whether that of a place is set.
+    #[must_use]
+    pub fn has(&self, place: Option<usize>) -> bool {
+        place.is_some_and(|place| self.0.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1))
+    }
+
+    /// Sets that of a place. False: it was set already, or there is no such place.
+    pub fn set(&mut self, place: Option<usize>) -> bool {
+        let Some(place) = place.filter(|place| !self.has(Some(*place))) else { return false };
+        self.0.get_mut(place / 64).map(|word| *word |= 1 << (place % 64)).is_some()
     }
 }
 
@@ -225,13 +441,8 @@ fn born_between(id: Identity, listing: Option<u64>, now: Option<u64>) -> bool {
     listing.is_some_and(|listing| (listing / TICK..future).contains(&id.start))
 }
 
-/// Reads a process, through its stat file if that is held open; a new one may have taken the pid of that one since.
-fn read(proc: &mut Proc, pid: u32, held: Option<StatFile>) -> io::Result<Option<(Stat, StatFile)>> {
-    if let Some(file) = held
-        && let Some(stat) = proc.stat(&file)?
-    {
-        return Ok(Some((stat, file)).filter(|_| !stat.is_being_released()));
-    }
+/// Opens and reads a process.
+fn open(proc: &mut Proc, pid: u32) -> io::Result<Option<(Stat, StatFile)>> {
     let Some(file) = proc.open_stat(pid)? else { return Ok(None) };
     let stat = proc.stat(&file)?.filter(|stat| !stat.is_being_released());
     Ok(stat.map(|stat| (stat, file)))
@@ -336,10 +547,11 @@ mod tests {
         let mut processes = Processes::default();
         processes.hold_at_most(2);
         let mut held = |hold: &[Identity]| {
-            processes.hold(hold);
             processes.scan(&mut proc, &At(0)).unwrap();
-            processes.all.iter().filter(|process| process.file.is_some()).count()
+            processes.watch(&mut proc, hold);
+            processes.scan(&mut proc, &At(0)).unwrap();
+            processes.files.len()
         };
-        assert_eq!([held(&[]), held(&ids), held(&ids), held(&[ids[0]]), held(&[])], [0, 2, 2, 1, 0]);
+        assert_eq!([held(&[]), held(&ids), held(&ids), held(&ids[..1]), held(&[])], [0, 2, 2, 1, 0]);
     }
 }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use crate::encode::{Point, Tags, kibibytes, known};
+use crate::events::Tidings;
 use crate::kernel::own;
 use crate::log::{Complaints, Trouble};
 
@@ -17,13 +18,17 @@ pub struct Gather {
     pub processes: usize,
     /// How many lines it gave, besides this one.
     pub lines: usize,
+    /// How it is learnt who exists.
+    pub accounting: &'static str,
+    /// What has come of events, if there are any.
+    pub tidings: Option<Tidings>,
 }
 
 /// The point of a gather. Its tags are those of `tags`, the version, and how the dead are accounted for.
 pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<'a> {
     let mut tags = tags.clone();
     tags.set("version", env!("CARGO_PKG_VERSION"));
-    tags.set("accounting", "scan");
+    tags.set("accounting", gather.accounting);
     let count = |count: usize| Some(count as u64);
     let errors = |kind| count(complaints.iter().filter(|(trouble, _)| *trouble == kind).count());
     let fields = known([
@@ -37,6 +42,8 @@ pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<
         ("errors_denied", errors(Trouble::Denied)),
         ("errors_failed", errors(Trouble::Failed)),
         ("errors_bounded", errors(Trouble::Bounded)),
+        ("events_lost", gather.tidings.map(|tidings| tidings.lost)),
+        ("wakeups", gather.tidings.map(|tidings| tidings.wakeups)),
     ]);
     Point { measurement: "taskstats_agent", tags: Cow::Owned(tags), fields }
 }

@@ -6,6 +6,7 @@ use crate::account::{Charge, CpuTime, Rate, Tally};
 use crate::collect::taskstat::Counts;
 use crate::collect::thread::ByNice;
 use crate::collect::{Collectors, Sample, Samples};
+use crate::journal::Unseen;
 use crate::kernel::cgroup::Usage;
 use crate::kernel::stat::{Identity, Stat};
 use crate::output::{Measurement, Output, Scope};
@@ -178,8 +179,9 @@ impl Series {
         }
         self.credit_all(&reading);
         let (started, exited) = (self.births(&reading), self.deaths(&reading));
-        self.started = self.started.saturating_add(started);
-        self.exited = self.exited.saturating_add(exited);
+        let unseen = self.unseen(&reading).into_iter().map(|unseen| unseen.count).fold(0, u64::saturating_add);
+        self.started = self.started.saturating_add(started).saturating_add(unseen);
+        self.exited = self.exited.saturating_add(exited).saturating_add(unseen);
         self.count_restarts(&reading);
         self.gauge(&reading);
         self.metered = reading.cgroups.is_some() || self.is_metered_unseen();
@@ -197,9 +199,11 @@ impl Series {
 
     /// Takes in what the members were charged and what they counted.
     fn credit_all(&mut self, reading: &Reading) {
+        let gone = self.gone(reading);
         let mode = |charge: fn(&Sample) -> Charge| {
-            let credits = reading.members.iter().map(|member| self.credit(member, reading, charge));
-            credits.fold(0, u64::saturating_add)
+            let living = reading.members.iter().map(|member| self.credit(member, reading, charge));
+            let gone = gone.iter().map(|id| self.credit_gone(*id, reading, charge));
+            living.chain(gone).fold(0, u64::saturating_add)
         };
         let [cpu, user, system] = [mode(|sample| sample.cpu), mode(|sample| sample.user), mode(|sample| sample.system)];
         self.cpu_time.credit(cpu);
@@ -211,12 +215,34 @@ impl Series {
             let members = reading.members.iter();
             let members: Vec<_> = members.map(|member| (member.id, self.counts(member, reading))).collect();
             if taskstat {
-                self.taskstat.take_in(&members, reading.collectors.taskstat.counters());
+                let counters = reading.collectors.taskstat.counters();
+                let with_last_words = gone.iter().filter(|id| counters.last(**id).is_some()).map(|id| (*id, true));
+                let all: Vec<_> = members.iter().copied().chain(with_last_words).collect();
+                self.taskstat.take_in(&all, counters);
+                for unseen in self.unseen(reading) {
+                    self.taskstat.credit(&Counts::of(unseen));
+                }
             }
             if thread {
                 self.thread.take_in(&members, reading.collectors.thread.counters());
             }
         }
+    }
+
+    /// The members of before that went away since, of whom exit records tell.
+    fn gone(&self, reading: &Reading) -> Vec<Identity> {
+        let gone = reading.processes.gone().iter().map(|(id, _)| *id);
+        gone.filter(|id| self.has(*id) && reading.processes.presence(*id) != Presence::Here).collect()
+    }
+
+    /// What stands for those that were born in it and died since the last gather, so that nobody has seen them.
+    fn unseen<'a>(&self, reading: &Reading<'a>) -> Vec<&'a Unseen> {
+        let processes = reading.processes;
+        let is_here = |id: &Identity| match reading.members.binary_search_by_key(id, |member| member.id) {
+            Ok(index) => reading.members.get(index).is_some_and(|member| self.counts(member, reading)),
+            Err(_) => self.has(*id) && processes.presence(*id) != Presence::Here,
+        };
+        processes.unseen().iter().filter(|(id, _)| is_here(id)).map(|(_, unseen)| unseen).collect()
     }
 
     /// Cores used since it was last written, and how long ago that was (ns); it is being written now.
@@ -261,6 +287,12 @@ impl Series {
             }
             _ => 0,
         }
+    }
+
+    /// What one that is gone adds in the end, ns, unless cgroups carry the CPU of some: they have that of the dead, too.
+    fn credit_gone(&self, id: Identity, reading: &Reading, charge: impl Fn(&Sample) -> Charge) -> u64 {
+        let sample = reading.samples.get_gone(id).filter(|_| !self.metered && reading.cgroups.is_none());
+        sample.map_or(0, |sample| charge(sample).total())
     }
 
     /// Whether cgroups carried the CPU when they could last be looked at: their count goes on.

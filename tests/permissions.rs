@@ -12,6 +12,8 @@ mod delay_accounting;
 #[path = "support/peers.rs"]
 mod peers;
 
+#[path = "permissions/accounting.rs"]
+mod accounting;
 #[path = "permissions/check.rs"]
 mod check;
 #[path = "permissions/cost.rs"]

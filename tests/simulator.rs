@@ -9,7 +9,7 @@
 
 use std::collections::BTreeMap;
 
-use telegraf_taskstats::account::{Charge, Ledger, Sight};
+use telegraf_taskstats::account::{Charge, Deaths, Ledger, Sight};
 use telegraf_taskstats::kernel::stat::{Identity, TICK};
 use telegraf_taskstats::processes::Presence;
 
@@ -270,7 +270,8 @@ impl Plugin {
                 Presence::Gone
             }
         };
-        self.reported += self.ledger.settle(&sights, presence).into_iter().map(Charge::total).sum::<u64>();
+        let charges = self.ledger.settle(&sights, &Deaths::default(), presence);
+        self.reported += charges.living.into_iter().map(Charge::total).sum::<u64>();
         self.known = known;
         self.listings = [Some(listing), self.listings[0]];
     }

@@ -18,8 +18,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Charge, Ledger};
+use crate::account::{Charge, Charges, Deaths, LastSight, Ledger, Unseen};
 use crate::encode::Tags;
+use crate::journal::Times;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
 use crate::kernel::taskstats::Ask;
@@ -186,11 +187,21 @@ pub struct Sample {
     pub rss: Option<u64>,
 }
 
+impl Sample {
+    /// One of which nothing is known.
+    fn of(id: Identity) -> Self {
+        let (cpu, user, system) = Default::default();
+        Self { id, cpu, user, system, complete: false, rss: None }
+    }
+}
+
 /// The samples of all members of all series.
 #[derive(Debug, Default)]
 pub struct Samples {
     /// Sorted by pid.
     all: Vec<Sample>,
+    /// Of members of before that are gone: what they were charged in the end. Sorted by pid.
+    gone: Vec<Sample>,
 }
 
 impl Samples {
@@ -205,6 +216,29 @@ impl Samples {
     pub fn get(&self, id: Identity) -> Option<&Sample> {
         let index = self.all.binary_search_by_key(&id, |sample| sample.id).ok()?;
         self.all.get(index)
+    }
+
+    /// That of a process that is gone, if an exit record tells of it.
+    #[must_use]
+    pub fn get_gone(&self, id: Identity) -> Option<&Sample> {
+        let index = self.gone.binary_search_by_key(&id, |sample| sample.id).ok()?;
+        self.gone.get(index)
+    }
+
+    /// Takes in what was charged to each.
+    fn take_in(&mut self, charges: Charges, mut set: impl FnMut(&mut Sample, Charge)) {
+        for (sample, charge) in self.all.iter_mut().zip(charges.living) {
+            set(sample, charge);
+        }
+        for (id, charge) in charges.gone {
+            let index = self.gone.partition_point(|sample| sample.id < id);
+            if self.gone.get(index).is_none_or(|sample| sample.id != id) {
+                self.gone.insert(index, Sample { complete: true, ..Sample::of(id) });
+            }
+            if let Some(sample) = self.gone.get_mut(index) {
+                set(sample, charge);
+            }
+        }
     }
 }
 
@@ -289,14 +323,14 @@ impl Collectors {
         }
     }
 
-    /// CPU and memory.
+    /// CPU and memory of those that are watched.
     ///
     /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: what they used must not be
     /// taken for a member's when it reaps them.
     fn sample_cpu(&mut self, plan: &Plan, look: &mut Look) -> Samples {
-        let stats = look.processes.with_descendants(&plan.ids());
+        let stats: Vec<_> = look.processes.watched().collect();
         let mut sights = Vec::with_capacity(stats.len());
-        let mut samples = Vec::with_capacity(stats.len());
+        let mut samples = Samples { all: Vec::with_capacity(stats.len()), gone: Vec::new() };
         for stat in &stats {
             let mut complain = |error: io::Error| {
                 let what = "Something of some processes cannot be read, and is left out";
@@ -305,19 +339,35 @@ impl Collectors {
             let sight = psstat::sight(stat, look.processes, look.proc, &mut complain);
             let rss = psstat::rss(stat, look.proc).map_err(complain).ok();
             let complete = sight.newborn || self.cpu.knows(sight.id);
-            let (cpu, user, system) = Default::default();
-            samples.push(Sample { id: stat.id, cpu, user, system, complete, rss });
+            samples.all.push(Sample { complete, rss, ..Sample::of(stat.id) });
             sights.push(sight);
         }
         let presence = |id| look.processes.presence(id);
-        for (sample, charge) in samples.iter_mut().zip(self.cpu.settle(&sights, presence)) {
-            sample.cpu = charge;
-        }
+        let charges = self.cpu.settle(&sights, &deaths(look.processes, |times| times.cpu), presence);
+        samples.take_in(charges, |sample, charge| sample.cpu = charge);
         if plan.processes.iter().any(|(_, needs)| needs.procstat) {
-            self.procstat.settle(&stats, &sights, presence, &mut samples);
+            let user = deaths(look.processes, |times| times.user);
+            let system = deaths(look.processes, |times| times.system);
+            self.procstat.settle(&stats, &sights, [&user, &system], presence, &mut samples);
         } else {
             self.procstat = Procstat::default(); // what it knew grows old
         }
-        Samples { all: samples }
+        samples
     }
+}
+
+/// What exit records tell of the dead, of one kind of time.
+fn deaths(processes: &Processes, of: fn(&Times) -> u64) -> Deaths {
+    let last = processes.gone().iter().map(|(id, record)| LastSight {
+        id: *id,
+        ppid: record.parent,
+        own: of(&Times::of(record)),
+    });
+    let unseen = processes.unseen().iter().map(|(id, unseen)| Unseen {
+        id: *id,
+        used: of(&unseen.used),
+        lives: of(&unseen.lives),
+        orphaned: of(&unseen.orphaned),
+    });
+    Deaths { last: last.collect(), unseen: unseen.collect() }
 }

@@ -341,7 +341,7 @@ mod tests {
             let rss = |id: &Identity| self.processes.get_exactly(*id).map(|stat| stat.rss * 4096);
             let (cpu, user, system) = Default::default();
             let sample = |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id) };
-            let samples = Samples { all: ids.iter().map(sample).collect() };
+            let samples = Samples { all: ids.iter().map(sample).collect(), ..Samples::default() };
             self.procmaps.sample(&series, &samples, self.bounds, second * SECOND, &mut look);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
         }

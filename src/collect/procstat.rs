@@ -2,8 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Sample;
-use crate::account::{Ledger, Sight};
+use super::Samples;
+use crate::account::{Deaths, Ledger, Sight};
 use crate::encode::{Value, kibibytes, known};
 use crate::kernel::stat::{Identity, Stat};
 use crate::processes::Presence;
@@ -21,18 +21,18 @@ impl Procstat {
         &mut self,
         stats: &[&Stat],
         sights: &[Sight],
+        [died_in_user_mode, died_in_system_mode]: [&Deaths; 2],
         presence: impl Fn(Identity) -> Presence + Copy,
-        samples: &mut [Sample],
+        samples: &mut Samples,
     ) {
         let mode = |own: fn(&Stat) -> u64, reaped: fn(&Stat) -> u64| -> Vec<Sight> {
             let sights = stats.iter().zip(sights);
             sights.map(|(stat, sight)| Sight { own: own(stat), reaped: reaped(stat), ..*sight }).collect()
         };
-        let user = self.user.settle(&mode(|stat| stat.utime, |stat| stat.cutime), presence);
-        let system = self.system.settle(&mode(|stat| stat.stime, |stat| stat.cstime), presence);
-        for ((sample, user), system) in samples.iter_mut().zip(user).zip(system) {
-            (sample.user, sample.system) = (user, system);
-        }
+        let user = self.user.settle(&mode(|stat| stat.utime, |stat| stat.cutime), died_in_user_mode, presence);
+        let system = self.system.settle(&mode(|stat| stat.stime, |stat| stat.cstime), died_in_system_mode, presence);
+        samples.take_in(user, |sample, user| sample.user = user);
+        samples.take_in(system, |sample, system| sample.system = system);
     }
 }
 

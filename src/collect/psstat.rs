@@ -11,7 +11,8 @@ use crate::processes::Processes;
 /// What a member has used, for the accounting rule.
 ///
 /// utime + stime are in ticks rounded down: a hundred zombies of 5 ms each show nothing. The leader's schedstat, exact to
-/// the ns, is a lower bound too, and is read where it can matter: for the dead and for the young.
+/// the ns, is a lower bound too, and is read where it can matter: for the dead and for the young. So is the exit record of one
+/// that is dead, with all its threads in it.
 ///
 /// Where schedstat cannot be read, the ticks stand alone; `complain` hears why.
 pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl FnOnce(io::Error)) -> Sight {
@@ -21,10 +22,11 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
         complain(error);
         None
     });
+    let recorded = processes.record(stat.id);
     Sight {
         id: stat.id,
         ppid: stat.ppid,
-        own: stat.cpu().max(exact.map_or(0, |exact| exact.oncpu)),
+        own: stat.cpu().max(exact.map_or(0, |exact| exact.oncpu)).max(recorded.map_or(0, |record| record.cpu)),
         reaped: stat.cutime.saturating_add(stat.cstime),
         zombie: stat.is_zombie(),
         newborn: processes.is_newborn(stat.id),

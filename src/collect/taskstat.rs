@@ -8,18 +8,26 @@ use super::delay_accounting::DelayAccounting;
 use super::{Look, Plan};
 use crate::account::{Counter, Counters, Outcome};
 use crate::encode::Value;
+use crate::journal::Unseen;
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
 use crate::kernel::taskstats::{Ask, COUNTERS, NAMES};
 use crate::log::Trouble;
 use crate::output::Measurement;
+use crate::processes::Processes;
 
 /// What the kernel counts of a process: counts, and ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts([u64; COUNTERS]);
 
 impl Counts {
+    /// What was counted for those that nobody has seen alive.
+    #[must_use]
+    pub fn of(unseen: &Unseen) -> Self {
+        Self(unseen.delays)
+    }
+
     /// How often it was put on a CPU.
     fn on_cpu(&self) -> u64 {
         self.0.first().copied().unwrap_or(0)
@@ -74,12 +82,23 @@ impl Taskstat {
             }
         }
         for (id, outcome) in ids.iter().zip(&mut outcomes) {
-            if matches!(outcome, Outcome::Known(counts) if !self.is_of_the_living(*id, counts, look)) {
+            if let Some(record) = look.processes.record(*id) {
+                *outcome = Outcome::Known(Counts(record.delays.values));
+            } else if matches!(outcome, Outcome::Known(counts) if !self.is_of_the_living(*id, counts, look)) {
                 *outcome = Outcome::Gone;
             }
         }
         let newborn = |id| look.processes.is_newborn(id);
-        self.counters.settle(ids.into_iter().zip(outcomes).map(|(id, outcome)| (id, newborn(id), outcome)));
+        let mut all: Vec<_> = ids.into_iter().zip(outcomes).map(|(id, outcome)| (id, newborn(id), outcome)).collect();
+        all.extend(self.last_words(look.processes));
+        all.sort_by_key(|(id, ..)| *id);
+        self.counters.settle(all);
+    }
+
+    /// What exit records say of those that are gone.
+    fn last_words(&self, processes: &Processes) -> impl Iterator<Item = (Identity, bool, Outcome<Counts>)> {
+        let known = processes.gone().iter().filter(|(id, _)| self.counters.last(*id).is_some());
+        known.map(|(id, record)| (*id, false, Outcome::Known(Counts(record.delays.values))))
     }
 
     /// Whether an answer is that of a process that lives.

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::environment;
-use super::values::{Accounting, Bytes, Fields, FileName, Interval, Measurements, Pid, TagKey, ThreadMax};
+use super::values::{AccountBy, Bytes, Fields, FileName, Interval, Measurements, Pid, TagKey, ThreadMax};
 use crate::output::Scope;
 use crate::select::{CgroupGlob, ExeGlob, ProcessPattern, StalePolicy, UnitGlob};
 
@@ -42,7 +42,7 @@ pub(super) struct Instance {
     pub(super) collect: Option<Measurements>,
     pub(super) psstat_fields: Option<Fields>,
     pub(super) scope: Option<Scope>,
-    pub(super) accounting: Option<Accounting>,
+    pub(super) accounting: Option<AccountBy>,
     pub(super) name_tag: Option<TagKey>,
     pub(super) interval: Option<Interval>,
     pub(super) hostname: Option<String>,

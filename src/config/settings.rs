@@ -8,7 +8,7 @@ use anyhow::{anyhow, bail};
 use toml::Spanned;
 
 use super::file::{self, ConfigFile, Instance, TargetTable};
-use super::values::{Bytes, Fields, Interval, Measurements, Named, TagKey, ThreadMax};
+use super::values::{AccountBy, Bytes, Fields, Interval, Measurements, Named, TagKey, ThreadMax};
 use crate::cache::{CacheFile, digest_of};
 use crate::cli::Arguments;
 use crate::collect::Bounds;
@@ -25,6 +25,8 @@ pub struct Settings {
     pub proc_root: PathBuf,
     /// `/sys`.
     pub sys_root: PathBuf,
+    /// How to learn who exists.
+    pub accounting: AccountBy,
     /// The clock to gather by, if it is not prompted.
     pub interval: Option<Duration>,
     /// The cache file, if there is to be one.
@@ -56,8 +58,7 @@ impl Settings {
         let directory = cache_dir.filter(|directory| !directory.as_os_str().is_empty());
         let proc_root = one("proc_root").of(arguments.proc_root.clone(), |i| i.proc_root.clone())?;
         let sys_root = one("sys_root").of(arguments.sys_root.clone(), |i| i.sys_root.clone())?;
-        // There is one way to account so far, and "auto" finds it.
-        one("accounting").of(arguments.accounting, |i| i.accounting)?;
+        let accounting = one("accounting").of(arguments.accounting, |i| i.accounting)?.unwrap_or_default();
         let bounds = bounds(&files)?;
         let self_stats = one("self_stats").of(None, |i| i.self_stats)?;
         let flags = Flags { arguments, alone: interval.is_some() };
@@ -77,6 +78,7 @@ impl Settings {
             digest: digest_of(format!("{proc_root:?}{sys_root:?}{targets:?}").as_bytes()),
             proc_root,
             sys_root,
+            accounting,
             bounds,
             self_stats: self_stats.map(|output| output.tags),
             targets,

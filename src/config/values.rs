@@ -45,12 +45,15 @@ impl FromStr for Pid {
     }
 }
 
-/// Where the accounting learns of the dead.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, clap::ValueEnum)]
+/// How the plugin is to learn who exists, and what the dead had used.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
-pub enum Accounting {
+pub enum AccountBy {
     /// The best that the machine allows.
+    #[default]
     Auto,
+    /// Process events and exit records; where they cannot be had, that is said.
+    Events,
     /// One scan of /proc per gather.
     Scan,
 }

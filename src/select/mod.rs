@@ -196,6 +196,11 @@ impl Target {
         }
     }
 
+    /// Whether it looks at cgroups.
+    fn asks_for_cgroups(&self) -> bool {
+        matches!(self.source, Source::SystemdUnit(_) | Source::Cgroup(_) | Source::Services)
+    }
+
     /// The directory of pidfiles to watch.
     #[must_use]
     pub fn watched_directory(&self) -> Option<&Path> {
@@ -328,7 +333,7 @@ pub fn select(
     host: &mut Host,
     complaints: &mut Complaints,
 ) -> (BTreeMap<Tags, Selected>, bool) {
-    let hierarchies = host.hierarchies();
+    let hierarchies = if targets.iter().any(Target::asks_for_cgroups) { host.hierarchies() } else { Vec::new() };
     let own_pid = host.proc.own_pid();
     let view = &mut View {
         processes,

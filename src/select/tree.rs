@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::kernel::stat::{Identity, Stat};
-use crate::processes::Processes;
+use crate::processes::{Marks, Processes};
 
 /// A process of a series.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -23,21 +23,22 @@ pub type Root = Identity;
 /// The members of a series, sorted by pid: `exact`, `roots` and all that descends from them, and those of `before` that
 /// were re-parented since.
 ///
-/// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more.
+/// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more. So does
+/// one that nobody has seen below its parents, if events have told of them.
 pub(super) fn members(processes: &Processes, roots: &[Stat], exact: &[Stat], before: &[Member]) -> Vec<Member> {
-    let places = vec![false; processes.iter().len()];
+    let places = Marks::of(processes.iter().len());
     let mut tree = Tree { processes, members: Vec::new(), is_member: places.clone(), is_grown: places };
     for stat in exact {
         tree.add(stat.id, None);
     }
     for root in roots {
         tree.add(root.id, Some(root.id));
-        set(&mut tree.is_grown, processes.place(root.id)); // by itself, below
+        tree.is_grown.set(processes.place(root.id)); // by itself, below
     }
     for root in roots {
         tree.grow(root.id, root.id);
     }
-    while tree.keep(before) {}
+    while tree.keep(before) || tree.bring_home(before) {}
     tree.members.sort_unstable_by_key(|member| member.id);
     tree.members
 }
@@ -46,26 +47,19 @@ struct Tree<'a> {
     processes: &'a Processes,
     members: Vec<Member>,
     /// By place in the process table.
-    is_member: Vec<bool>,
+    is_member: Marks,
     /// Whether what is below a process was looked at, or will be.
-    is_grown: Vec<bool>,
-}
-
-/// Sets a mark. False: it was set already, or there is no such place.
-fn set(marks: &mut [bool], place: Option<usize>) -> bool {
-    let Some(mark @ false) = place.and_then(|place| marks.get_mut(place)) else { return false };
-    *mark = true;
-    true
+    is_grown: Marks,
 }
 
 impl Tree<'_> {
     fn has(&self, id: Identity) -> bool {
-        self.processes.place(id).is_some_and(|place| self.is_member.get(place) == Some(&true))
+        self.is_member.has(self.processes.place(id))
     }
 
     /// Makes a process that exists a member. False: it was one already, or does not exist.
     fn add(&mut self, id: Identity, root: Option<Identity>) -> bool {
-        let added = set(&mut self.is_member, self.processes.place(id));
+        let added = self.is_member.set(self.processes.place(id));
         if added {
             self.members.push(Member { id, root, reaps_elsewhere: false });
         }
@@ -78,7 +72,7 @@ impl Tree<'_> {
         let mut pending = vec![from.pid];
         while let Some(parent) = pending.pop() {
             for child in processes.children(parent) {
-                if set(&mut self.is_grown, processes.place(child.id)) {
+                if self.is_grown.set(processes.place(child.id)) {
                     self.add(child.id, Some(root));
                     pending.push(child.id.pid);
                 }
@@ -86,13 +80,33 @@ impl Tree<'_> {
         }
     }
 
+    /// Adds those born since the last gather below a member of now or of before, though not to whoever is their parent now; false
+    /// when there is none left to add.
+    fn bring_home(&mut self, before: &[Member]) -> bool {
+        let mut brought = false;
+        for (stray, ancestor) in self.processes.strays() {
+            let now = self.has(*ancestor).then(|| self.members.iter().find(|member| member.id == *ancestor)).flatten();
+            let known = || before.binary_search_by_key(ancestor, |member| member.id).ok();
+            let Some(root) = now.or_else(|| before.get(known()?)).and_then(|member| member.root) else { continue };
+            if !self.has_left(root) && self.add(*stray, Some(root)) {
+                self.grow(*stray, root);
+                brought = true;
+            }
+        }
+        brought
+    }
+
+    /// Whether it is alive and a root no more.
+    fn has_left(&self, root: Identity) -> bool {
+        self.processes.get_exactly(root).is_some() && !self.has(root)
+    }
+
     /// Keeps the members of before who have lost their way to a root; false when there is none left to keep.
     fn keep(&mut self, before: &[Member]) -> bool {
         let mut kept = false;
         for member in before {
             let Some(root) = member.root else { continue };
-            let left = self.processes.get_exactly(root).is_some() && !self.has(root);
-            if !left && self.add(member.id, Some(root)) {
+            if !self.has_left(root) && self.add(member.id, Some(root)) {
                 self.grow(member.id, root);
                 kept = true;
             }

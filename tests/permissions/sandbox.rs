@@ -90,7 +90,7 @@ impl Sandbox {
         fs::write(self.configuration(), text).unwrap();
     }
 
-    fn configuration(&self) -> PathBuf {
+    pub fn configuration(&self) -> PathBuf {
         self.directory().join("plugin.conf")
     }
 
@@ -407,10 +407,20 @@ impl Check {
         assert!(!self.stdout.contains("works, except") && !self.stdout.contains("not all of it"), "{self:?}");
     }
 
-    /// The reasons why something does not work here.
+    /// The reasons why something does not work here. How processes are accounted is no such thing: there is always a way.
     pub fn reasons(&self) -> Vec<&str> {
-        let reasons = self.stdout.lines().filter_map(|line| line.strip_prefix("      "));
+        let (before, accounting) = self.stdout.split_once("Accounting\n").unwrap();
+        let after = accounting.lines().skip_while(|line| line.starts_with("  "));
+        let reasons = before.lines().chain(after).filter_map(|line| line.strip_prefix("      "));
         reasons.collect::<BTreeSet<_>>().into_iter().collect()
+    }
+
+    /// How processes are accounted here, and why not in a better way.
+    pub fn accounting(&self) -> (&str, Option<&str>) {
+        let (_, accounting) = self.stdout.split_once("Accounting\n").unwrap();
+        let mut lines = accounting.lines();
+        let way = lines.next().unwrap().split_whitespace().next().unwrap();
+        (way, lines.next().and_then(|line| line.strip_prefix("      ")))
     }
 
     /// It fails, for reasons that have all of these parts, and for no others.
