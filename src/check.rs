@@ -86,7 +86,7 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
         Err(error) => complaints.add(Trouble::Failed, format!("it cannot be listed: {error}")),
     }
     let proc_root = host.proc.root().display().to_string();
-    let found = counted(processes.iter().len(), "process", "processes");
+    let found = counted(processes.count(), "process", "processes");
     let host_row = Row::new(State::Good, &[&proc_root, &found]).because(&complaints);
     let cache_rows = settings.cache.iter().map(check_cache).collect();
     let mut targets = settings.targets;

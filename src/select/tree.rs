@@ -26,7 +26,7 @@ pub type Root = Identity;
 /// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more. So does
 /// one that nobody has seen below its parents, if events have told of them.
 pub(super) fn members(processes: &Processes, roots: &[Stat], exact: &[Stat], before: &[Member]) -> Vec<Member> {
-    let places = Marks::of(processes.iter().len());
+    let places = Marks::of(processes.count());
     let mut tree = Tree { processes, members: Vec::new(), is_member: places.clone(), is_grown: places };
     for stat in exact {
         tree.add(stat.id, None);

@@ -6,6 +6,8 @@
 //! a child that was read alive cannot be in what was read of the parent, and the charge for a child that was not there must be.
 //! The only ones in doubt are those that were there and gone when they were read: [`Presence::Vanished`].
 
+mod table;
+
 use std::collections::{BTreeMap, HashMap};
 use std::io;
 
@@ -14,6 +16,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::exit_records::ExitRecord;
 use crate::kernel::procfs::{Proc, StatFile};
 use crate::kernel::stat::{Identity, Stat, TICK};
+use table::Table;
 
 /// What is known of a process seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,12 +32,7 @@ pub enum Presence {
 /// The processes of the host as of the last gather.
 #[derive(Debug, Default)]
 pub struct Processes {
-    /// Sorted by pid.
-    all: Vec<Stat>,
-    /// Their pids, to search in.
-    pids: Vec<u32>,
-    /// Parent's pid and place in `all` of each, sorted.
-    by_parent: Vec<(u32, u32)>,
+    table: Table,
     /// Every pid that was there before the reading began, sorted.
     listed: Vec<u32>,
     /// The pids of those that are as they were, since they could not be read. Sorted.
@@ -87,23 +85,22 @@ impl Processes {
         self.begin(now);
         self.is_scanned = true;
         let mut failed = None;
-        let mut all = Vec::with_capacity(self.listed.len());
-        for (_, pid, known) in self.parents_first() {
+        let mut all: Vec<Stat> = Vec::with_capacity(self.listed.len());
+        for (_, pid) in self.parents_first() {
             match self.read(proc, pid) {
                 Ok(stat) => all.extend(stat),
                 Err(error) => {
-                    all.extend(known.and_then(|place| self.all.get(place)));
+                    all.extend(self.table.get(pid));
                     self.stale.push(pid);
                     failed.get_or_insert(error);
                 }
             }
         }
-        all.sort_unstable_by_key(|stat| stat.id.pid);
-        self.all = all;
+        self.table = Table::of(all);
         self.stale.sort_unstable();
-        self.index();
-        let Self { records, all, .. } = self;
-        records.retain(|id, _| all.binary_search_by_key(id, |stat| stat.id).is_ok());
+        let mut records = std::mem::take(&mut self.records);
+        records.retain(|id, _| self.get_exactly(*id).is_some());
+        self.records = records;
         Ok(failed)
     }
 
@@ -138,17 +135,12 @@ impl Processes {
         let ancestors: Vec<_> = ancestors.map(|(id, ppid, who)| (id, ppid, who, before(who))).collect();
         let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
         let changed: Vec<_> = orphans.chain(changed).collect();
-        let is_as_it_was = gone.is_empty() && births.is_empty() && changed.is_empty();
-        if !gone.is_empty() || !births.is_empty() {
-            self.replace(&gone, births);
-        }
+        self.replace(gone, births);
         for (pid, record) in changed {
             self.look_again(pid, record, &mut look);
         }
-        if !is_as_it_was {
-            self.index();
-        }
-        self.listed.clone_from(&self.pids);
+        self.listed.clear();
+        self.listed.extend(self.table.pids());
         let now = |who, before: Option<Identity>| match who {
             Who::Known(_) => before,
             Who::New(pid) => self.get(pid).map(|stat| stat.id),
@@ -166,33 +158,27 @@ impl Processes {
     }
 
     /// Takes out those that are gone and puts in those that were born since.
-    fn replace(&mut self, gone: &[(u32, Option<ExitRecord>)], births: Vec<Birth>) {
+    fn replace(&mut self, gone: Vec<(u32, Option<ExitRecord>)>, births: Vec<Birth>) {
         for (pid, record) in gone {
-            if let Some(stat) = self.get(*pid).copied() {
-                self.records.remove(&stat.id);
-                self.gone.extend(record.map(|record| (stat.id, record)));
+            self.files.remove(&pid);
+            if let Some(id) = self.table.remove(pid) {
+                self.records.remove(&id);
+                self.gone.extend(record.map(|record| (id, record)));
             }
-            self.files.remove(pid);
         }
         self.gone.sort_unstable_by_key(|(id, _)| *id);
-        let mut without: Vec<_> = gone.iter().map(|(pid, _)| *pid).collect();
-        without.extend(births.iter().map(|birth| birth.stat.id.pid));
-        without.sort_unstable();
-        self.all.retain(|stat| without.binary_search(&stat.id.pid).is_err());
-        for Birth { stat, record, .. } in births {
+        for Birth { stat, record, .. } in &births {
             self.records.extend(record.map(|record| (stat.id, record)));
-            self.all.push(stat);
         }
-        self.all.sort_unstable_by_key(|stat| stat.id.pid);
+        self.table.add(births.into_iter().map(|birth| birth.stat));
     }
 
     /// Reads one that is not what it was.
     fn look_again(&mut self, pid: u32, record: Option<ExitRecord>, look: &mut impl FnMut(u32) -> Option<Stat>) {
-        let Ok(place) = self.all.binary_search_by_key(&pid, |stat| stat.id.pid) else { return };
-        let Some(known) = self.all.get_mut(place) else { return };
-        if let Some(stat) = look(pid).filter(|stat| stat.id == known.id) {
+        let Some(known) = self.table.get(pid).map(|stat| stat.id) else { return };
+        if let Some(stat) = look(pid).filter(|stat| stat.id == known) {
             self.records.extend(record.map(|record| (stat.id, record)));
-            *known = stat;
+            self.table.update(&stat);
         }
     }
 
@@ -208,19 +194,13 @@ impl Processes {
         if self.is_scanned {
             return None;
         }
-        let mut order: Vec<_> = self.watched.iter().map(|id| (id.start, id.pid, self.place(*id))).collect();
+        let mut order: Vec<_> = self.watched.iter().map(|id| (id.start, id.pid)).collect();
         order.sort_unstable();
-        let (mut failed, mut vanished, mut moved) = (None, Vec::new(), false);
-        for (start, pid, place) in order {
-            let id = Identity { pid, start };
+        let (mut failed, mut vanished) = (None, Vec::new());
+        for (start, pid) in order {
             match self.read(proc, pid) {
-                Ok(Some(stat)) if stat.id == id => {
-                    if let Some(known) = place.and_then(|place| self.all.get_mut(place)) {
-                        moved |= known.ppid != stat.ppid;
-                        *known = stat;
-                    }
-                }
-                Ok(_) => vanished.push(id),
+                Ok(Some(stat)) if stat.id == (Identity { pid, start }) => self.table.update(&stat),
+                Ok(_) => vanished.push(Identity { pid, start }),
                 Err(error) => {
                     self.stale.push(pid);
                     failed.get_or_insert(error);
@@ -228,14 +208,10 @@ impl Processes {
             }
         }
         self.stale.sort_unstable();
-        if !vanished.is_empty() {
-            vanished.sort_unstable();
-            self.all.retain(|stat| vanished.binary_search(&stat.id).is_err());
-            self.watched.retain(|id| vanished.binary_search(id).is_err());
-            self.records.retain(|id, _| vanished.binary_search(id).is_err());
-        }
-        if moved || !vanished.is_empty() {
-            self.index();
+        for id in vanished {
+            self.table.remove(id.pid);
+            self.records.remove(&id);
+            self.watched.retain(|watched| *watched != id);
         }
         failed
     }
@@ -266,32 +242,23 @@ impl Processes {
         Ok(Some(stat))
     }
 
-    /// Reading order, with the place in the table of each that is known: the known ones oldest first (a parent is never
-    /// younger than its child), then the new ones by pid.
-    fn parents_first(&self) -> Vec<(u64, u32, Option<usize>)> {
-        let place = |pid: &u32| self.pids.binary_search(pid).ok();
-        let start = |place: usize| self.all.get(place).map(|stat| stat.id.start);
-        let in_order = |pid: &u32| {
-            let place = place(pid);
-            (place.and_then(start).unwrap_or(u64::MAX), *pid, place)
-        };
-        let mut order: Vec<_> = self.listed.iter().map(in_order).collect();
+    /// Reading order: the known ones oldest first (a parent is never younger than its child), then the new ones by pid.
+    fn parents_first(&self) -> Vec<(u64, u32)> {
+        let start = |pid: u32| self.table.get(pid).map_or(u64::MAX, |stat| stat.id.start);
+        let mut order: Vec<_> = self.listed.iter().map(|pid| (start(*pid), *pid)).collect();
         order.sort_unstable();
         order
     }
 
-    fn index(&mut self) {
-        let Self { pids, by_parent, all, .. } = self;
-        pids.clear();
-        pids.extend(all.iter().map(|stat| stat.id.pid));
-        by_parent.clear();
-        by_parent.extend((0_u32..).zip(all.iter()).map(|(place, stat)| (stat.ppid, place)));
-        by_parent.sort_unstable();
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.table.len()
     }
 
     /// All of them, by pid.
-    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Stat> {
-        self.all.iter()
+    pub fn iter(&self) -> impl Iterator<Item = &Stat> {
+        self.table.iter()
     }
 
     /// Those that are watched, by pid.
@@ -302,8 +269,7 @@ impl Processes {
     /// The process with this pid.
     #[must_use]
     pub fn get(&self, pid: u32) -> Option<&Stat> {
-        let place = self.pids.binary_search(&pid).ok()?;
-        self.all.get(place)
+        self.table.get(pid)
     }
 
     /// The process with this identity.
@@ -312,26 +278,22 @@ impl Processes {
         self.get(id.pid).filter(|stat| stat.id == id)
     }
 
-    /// The place of the process with this identity in [`Self::iter`].
+    /// A number below [`Self::count`] that is this process's own, until the table changes.
     #[must_use]
     pub fn place(&self, id: Identity) -> Option<usize> {
-        let place = self.pids.binary_search(&id.pid).ok()?;
-        self.all.get(place).filter(|stat| stat.id == id).map(|_| place)
+        let place = self.table.place(id.pid)?;
+        self.table.at(place).filter(|stat| stat.id == id).map(|_| place)
     }
 
     /// The processes whose parent is `pid`.
     pub fn children(&self, pid: u32) -> impl Iterator<Item = &Stat> {
-        let from = self.by_parent.partition_point(|(parent, _)| *parent < pid);
-        let rest = self.by_parent.get(from..).unwrap_or_default();
-        rest.iter()
-            .take_while(move |(parent, _)| *parent == pid)
-            .filter_map(|(_, place)| self.all.get(usize::try_from(*place).ok()?))
+        self.table.children(pid)
     }
 
     /// These processes and all their descendants, by pid.
     fn with_descendants(&self, ids: &[Identity]) -> Vec<Identity> {
         let mut found = Vec::with_capacity(ids.len());
-        let mut marks = Marks::of(self.all.len());
+        let mut marks = Marks::of(self.count());
         let mut pending = ids.to_vec();
         while let Some(id) = pending.pop() {
             if marks.set(self.place(id)) {
@@ -535,7 +497,7 @@ mod tests {
         processes.scan(&mut proc, &At(0)).unwrap();
         process(root.path(), 5, 30, 400);
         proc.pids(&mut processes.listed).unwrap();
-        let order: Vec<_> = processes.parents_first().into_iter().map(|(_, pid, _)| pid).collect();
+        let order: Vec<_> = processes.parents_first().into_iter().map(|(_, pid)| pid).collect();
         assert_eq!(order, [20, 30, 10, 5]);
     }
 
