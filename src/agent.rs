@@ -253,7 +253,8 @@ impl Agent {
             series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids.as_slice()));
         let plan = Plan::new(measurements(targets), series);
         let Host { proc, taskstats, .. } = host;
-        if let Some(error) = processes.watch(proc, &plan.ids()) {
+        // A nice value is changed from outside.
+        if let Some(error) = processes.watch(proc, &plan.ids(), !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }
         for members in members {

@@ -194,7 +194,7 @@ fn check_measurements(
     let measurements = measurements(targets);
     let plan = Plan::new(measurements.clone(), series);
     // It was scanned just now, so that there is nothing to read.
-    let _ = processes.watch(&mut host.proc, &plan.ids());
+    let _ = processes.watch(&mut host.proc, &plan.ids(), false);
     let rows = measurements.into_iter().map(|measurement| {
         let mut complaints = Complaints::default();
         let Host { proc, taskstats, .. } = &mut *host;

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::account::{Charge, CpuTime, Rate, Tally};
 use crate::collect::taskstat::Counts;
 use crate::collect::thread::ByNice;
-use crate::collect::{Collectors, Sample, Samples};
+use crate::collect::{Collectors, Samples};
 use crate::journal::Unseen;
 use crate::kernel::cgroup::Usage;
 use crate::kernel::stat::{Identity, Stat};
@@ -200,15 +200,16 @@ impl Series {
     /// Takes in what the members were charged and what they counted.
     fn credit_all(&mut self, reading: &Reading) {
         let gone = self.gone(reading);
-        let mode = |charge: fn(&Sample) -> Charge| {
-            let living = reading.members.iter().map(|member| self.credit(member, reading, charge));
-            let gone = gone.iter().map(|id| self.credit_gone(*id, reading, charge));
-            living.chain(gone).fold(0, u64::saturating_add)
-        };
-        let [cpu, user, system] = [mode(|sample| sample.cpu), mode(|sample| sample.user), mode(|sample| sample.system)];
-        self.cpu_time.credit(cpu);
-        self.utime.credit(user);
-        self.stime.credit(system);
+        let living = reading.members.iter().filter_map(|member| self.credit(member, reading));
+        let gone_too = gone.iter().filter_map(|id| self.credit_gone(*id, reading));
+        let credits = living.chain(gone_too).fold([0; 3], |sums, credits| {
+            let [cpu, user, system] = credits;
+            let [sum_cpu, sum_user, sum_system] = sums;
+            [cpu.saturating_add(sum_cpu), user.saturating_add(sum_user), system.saturating_add(sum_system)]
+        });
+        for (counter, credit) in [&mut self.cpu_time, &mut self.utime, &mut self.stime].into_iter().zip(credits) {
+            counter.credit(credit);
+        }
         let [taskstat, thread] =
             [Measurement::Taskstat, Measurement::Thread].map(|wanted| self.output.wants(wanted, Scope::Tree));
         if taskstat || thread {
@@ -277,22 +278,19 @@ impl Series {
         member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id)
     }
 
-    /// What a member adds to the CPU, or to a part of it, ns, unless a cgroup carries that.
-    fn credit(&self, member: &Member, reading: &Reading, charge: impl Fn(&Sample) -> Charge) -> u64 {
-        match reading.samples.get(member.id) {
-            Some(_) if member.root.is_none() && self.is_metered_unseen() => 0,
-            Some(sample) if self.counts(member, reading) && !reading.in_cgroup(member.id.pid) => {
-                let charge = charge(sample);
-                if member.reaps_elsewhere { charge.own } else { charge.total() }
-            }
-            _ => 0,
-        }
+    /// What a member adds to the CPU, and to the parts of it in user and in system mode, ns, unless a cgroup carries that.
+    fn credit(&self, member: &Member, reading: &Reading) -> Option<[u64; 3]> {
+        let sample = reading.samples.get(member.id)?;
+        let elsewhere = (member.root.is_none() && self.is_metered_unseen()) || reading.in_cgroup(member.id.pid);
+        let charges = [sample.cpu, sample.user, sample.system];
+        (!elsewhere && self.counts(member, reading))
+            .then(|| charges.map(|charge| if member.reaps_elsewhere { charge.own } else { charge.total() }))
     }
 
-    /// What one that is gone adds in the end, ns, unless cgroups carry the CPU of some: they have that of the dead, too.
-    fn credit_gone(&self, id: Identity, reading: &Reading, charge: impl Fn(&Sample) -> Charge) -> u64 {
-        let sample = reading.samples.get_gone(id).filter(|_| !self.metered && reading.cgroups.is_none());
-        sample.map_or(0, |sample| charge(sample).total())
+    /// What one that is gone adds in the end, unless cgroups carry the CPU of some: they have that of the dead, too.
+    fn credit_gone(&self, id: Identity, reading: &Reading) -> Option<[u64; 3]> {
+        let sample = reading.samples.get_gone(id).filter(|_| !self.metered && reading.cgroups.is_none())?;
+        Some([sample.cpu, sample.user, sample.system].map(Charge::total))
     }
 
     /// Whether cgroups carried the CPU when they could last be looked at: their count goes on.

@@ -23,6 +23,10 @@ const CMDLINE_MAX: usize = 64 * 1024;
 #[derive(Debug)]
 pub struct StatFile(OwnedFd);
 
+/// An open `/proc/<pid>/schedstat`.
+#[derive(Debug)]
+pub struct SchedstatFile(OwnedFd);
+
 /// How a thread was scheduled: `schedstat` (CONFIG_SCHED_INFO).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Schedstat {
@@ -109,6 +113,27 @@ impl Proc {
         };
         let stat = self.buffer.get(..length).and_then(Stat::parse);
         stat.map(Some).ok_or_else(no_stat)
+    }
+
+    /// Opens `/proc/<pid>/schedstat`. `None` also where the kernel has no such file.
+    ///
+    /// # Errors
+    /// Opening failed for another reason than that the process is gone.
+    pub fn open_schedstat(&self, pid: u32) -> io::Result<Option<SchedstatFile>> {
+        Ok(unless_gone(self.open_at(&FilePath::process(pid, "schedstat"), OFlags::empty()))?.map(SchedstatFile))
+    }
+
+    /// Reads an open `/proc/<pid>/schedstat`.
+    ///
+    /// # Errors
+    /// Reading failed for another reason than that the process is gone, or it does not parse.
+    pub fn schedstat_in(&mut self, file: &SchedstatFile) -> io::Result<Option<Schedstat>> {
+        let Some(length) = unless_gone(pread(&file.0, &mut self.buffer, 0).map_err(io::Error::from))? else {
+            return Ok(None);
+        };
+        let schedstat = self.buffer.get(..length).and_then(Schedstat::parse);
+        let error = || io::Error::new(io::ErrorKind::InvalidData, "this is not a schedstat file");
+        schedstat.map(Some).ok_or_else(error)
     }
 
     /// `/proc/<pid>/schedstat`, which is of the *leader thread* only. `None` also where the kernel has no such file.

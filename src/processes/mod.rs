@@ -6,16 +6,18 @@
 //! a child that was read alive cannot be in what was read of the parent, and the charge for a child that was not there must be.
 //! The only ones in doubt are those that were there and gone when they were read: [`Presence::Vanished`].
 
+mod files;
 mod table;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io;
 
 use crate::journal::{Birth, Changes, Journal, Unseen, Who};
 use crate::kernel::clock::Clock;
 use crate::kernel::exit_records::ExitRecord;
-use crate::kernel::procfs::{Proc, StatFile};
+use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat, TICK};
+use files::{Files, Read, open};
 use table::Table;
 
 /// What is known of a process seen before.
@@ -43,10 +45,8 @@ pub struct Processes {
     is_scanned: bool,
     /// Those of which more is read, sorted by pid.
     watched: Vec<Identity>,
-    /// Their stat files, by pid, so far as they are held open.
-    files: HashMap<u32, StatFile>,
-    /// How many of them may be held open.
-    holdable: usize,
+    /// Their files, so far as they are held open.
+    files: Files,
     /// The exit records of those that are dead and not reaped.
     records: BTreeMap<Identity, ExitRecord>,
     /// Those that went away since the last gather, with their exit records, sorted by pid.
@@ -58,10 +58,9 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Holds no more than so many stat files open, from the next gather on.
+    /// Holds no more than so many files open, from the next gather on.
     pub fn hold_at_most(&mut self, holdable: usize) {
-        self.holdable = holdable;
-        self.files.clear();
+        self.files = Files::at_most(holdable);
     }
 
     /// Goes on from a table whose last listings were taken at these times.
@@ -86,8 +85,9 @@ impl Processes {
         self.is_scanned = true;
         let mut failed = None;
         let mut all: Vec<Stat> = Vec::with_capacity(self.listed.len());
+        let watched = std::mem::take(&mut self.watched);
         for (_, pid) in self.parents_first() {
-            match self.read(proc, pid) {
+            match self.files.stat(proc, pid, |stat| watched.binary_search(&stat.id).is_ok()) {
                 Ok(stat) => all.extend(stat),
                 Err(error) => {
                     all.extend(self.table.get(pid));
@@ -96,6 +96,7 @@ impl Processes {
                 }
             }
         }
+        self.watched = watched;
         self.table = Table::of(all);
         self.stale.sort_unstable();
         let mut records = std::mem::take(&mut self.records);
@@ -160,7 +161,7 @@ impl Processes {
     /// Takes out those that are gone and puts in those that were born since.
     fn replace(&mut self, gone: Vec<(u32, Option<ExitRecord>)>, births: Vec<Birth>) {
         for (pid, record) in gone {
-            self.files.remove(&pid);
+            self.files.close(pid);
             if let Some(id) = self.table.remove(pid) {
                 self.records.remove(&id);
                 self.gone.extend(record.map(|record| (id, record)));
@@ -185,10 +186,13 @@ impl Processes {
     /// Reads these processes and all that descend from them, unless a scan has, parents first: the known ones oldest first (a parent
     /// is never younger than its child). From now on they are those that are watched. Returns the first error of one that could not
     /// be read though it exists: such stay as they were.
-    pub fn watch(&mut self, proc: &mut Proc, ids: &[Identity]) -> Option<io::Error> {
+    ///
+    /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be as they were for up
+    /// to 30 s.
+    pub fn watch(&mut self, proc: &mut Proc, ids: &[Identity], may_doze: bool) -> Option<io::Error> {
         let watched = self.with_descendants(ids);
         if watched != self.watched {
-            self.files.retain(|pid, _| watched.binary_search_by_key(pid, |id| id.pid).is_ok());
+            self.files.keep(&watched);
             self.watched = watched;
         }
         if self.is_scanned {
@@ -197,10 +201,19 @@ impl Processes {
         let mut order: Vec<_> = self.watched.iter().map(|id| (id.start, id.pid)).collect();
         order.sort_unstable();
         let (mut failed, mut vanished) = (None, Vec::new());
+        let now = self.listings[0].unwrap_or_default();
         for (start, pid) in order {
-            match self.read(proc, pid) {
-                Ok(Some(stat)) if stat.id == (Identity { pid, start }) => self.table.update(&stat),
-                Ok(_) => vanished.push(Identity { pid, start }),
+            let id = Identity { pid, start };
+            let Some(known) = self.get_exactly(id).copied() else { continue };
+            let read = if may_doze {
+                self.files.read(proc, &known, now)
+            } else {
+                self.files.stat(proc, pid, |_| true).map(|stat| stat.map_or(Read::Gone, Read::Stat))
+            };
+            match read {
+                Ok(Read::Stat(stat)) if stat.id == id => self.table.update(&stat),
+                Ok(Read::Same) => {}
+                Ok(Read::Stat(_) | Read::Gone) => vanished.push(id),
                 Err(error) => {
                     self.stale.push(pid);
                     failed.get_or_insert(error);
@@ -224,22 +237,6 @@ impl Processes {
         self.gone.clear();
         self.unseen.clear();
         self.strays.clear();
-    }
-
-    /// Reads a process, through its stat file if that is held open; a new one may have taken the pid of that one since.
-    fn read(&mut self, proc: &mut Proc, pid: u32) -> io::Result<Option<Stat>> {
-        if let Some(file) = self.files.get(&pid) {
-            if let Some(stat) = proc.stat(file)? {
-                return Ok(Some(stat).filter(|stat| !stat.is_being_released()));
-            }
-            self.files.remove(&pid);
-        }
-        let Some((stat, file)) = open(proc, pid)? else { return Ok(None) };
-        let hold = self.files.len() < self.holdable && self.watched.binary_search(&stat.id).is_ok();
-        if hold {
-            self.files.insert(pid, file);
-        }
-        Ok(Some(stat))
     }
 
     /// Reading order: the known ones oldest first (a parent is never younger than its child), then the new ones by pid.
@@ -403,13 +400,6 @@ fn born_between(id: Identity, listing: Option<u64>, now: Option<u64>) -> bool {
     listing.is_some_and(|listing| (listing / TICK..future).contains(&id.start))
 }
 
-/// Opens and reads a process.
-fn open(proc: &mut Proc, pid: u32) -> io::Result<Option<(Stat, StatFile)>> {
-    let Some(file) = proc.open_stat(pid)? else { return Ok(None) };
-    let stat = proc.stat(&file)?.filter(|stat| !stat.is_being_released());
-    Ok(stat.map(|stat| (stat, file)))
-}
-
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
@@ -510,7 +500,7 @@ mod tests {
         processes.hold_at_most(2);
         let mut held = |hold: &[Identity]| {
             processes.scan(&mut proc, &At(0)).unwrap();
-            processes.watch(&mut proc, hold);
+            processes.watch(&mut proc, hold, false);
             processes.scan(&mut proc, &At(0)).unwrap();
             processes.files.len()
         };

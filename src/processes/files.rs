@@ -1,0 +1,159 @@
+//! The files of processes that are held open, one of each, and read again at each gather.
+//!
+//! Of one that runs now and then it is the stat file. Most processes of a host sleep, though, for minutes: of one that has not run
+//! it is schedstat, which costs a fifth to read and changes when, and only when, the thread is put on a CPU. Nothing of what a
+//! process uses, has or waits for changes otherwise, but its resident memory, which others can take away from it: so it is
+//! read after a while all the same. That its parent is another one, or its comm, events tell.
+
+use std::collections::HashMap;
+use std::io;
+
+use crate::kernel::procfs::{Proc, Schedstat, SchedstatFile, StatFile};
+use crate::kernel::stat::{Identity, Stat};
+
+/// After this time a process is read although it has not run, ns.
+const REFRESH: u64 = 30_000_000_000;
+
+/// So many times in a row a process is found as it was before it is taken for one that sleeps; twice as often each time that
+/// it then does not.
+const PATIENCE: u8 = 2;
+const PATIENCE_MAX: u8 = 128;
+
+/// What became of reading a process.
+#[derive(Debug)]
+pub(super) enum Read {
+    Stat(Stat),
+    /// It has not run.
+    Same,
+    Gone,
+}
+
+#[derive(Debug)]
+enum Held {
+    Stat {
+        file: StatFile,
+        /// How often in a row it was as before.
+        still: u8,
+        patience: u8,
+    },
+    Schedstat {
+        file: SchedstatFile,
+        seen: Schedstat,
+        /// When the stat was read, ns.
+        read: u64,
+        patience: u8,
+    },
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Files {
+    held: HashMap<u32, Held>,
+    /// How many may be.
+    max: usize,
+}
+
+impl Files {
+    /// Holds no more than so many, none at first.
+    pub(super) fn at_most(max: usize) -> Self {
+        Self { held: HashMap::new(), max }
+    }
+
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.held.len()
+    }
+
+    pub(super) fn close(&mut self, pid: u32) {
+        self.held.remove(&pid);
+    }
+
+    /// Closes those of all others; sorted by pid.
+    pub(super) fn keep(&mut self, ids: &[Identity]) {
+        self.held.retain(|pid, _| ids.binary_search_by_key(pid, |id| id.pid).is_ok());
+    }
+
+    /// Reads a process's stat, through its file if that is held open; a new one may have taken its pid since. `holds` says whether one
+    /// that had to be opened is worth to be held.
+    pub(super) fn stat(
+        &mut self,
+        proc: &mut Proc,
+        pid: u32,
+        holds: impl Fn(&Stat) -> bool,
+    ) -> io::Result<Option<Stat>> {
+        if let Some(Held::Stat { file, .. }) = self.held.get(&pid) {
+            if let Some(stat) = proc.stat(file)? {
+                return Ok(Some(stat).filter(|stat| !stat.is_being_released()));
+            }
+            self.held.remove(&pid);
+        }
+        let Some((stat, file)) = open(proc, pid)? else { return Ok(None) };
+        if holds(&stat) && (self.held.len() < self.max || self.held.contains_key(&pid)) {
+            self.held.insert(pid, Held::Stat { file, still: 0, patience: PATIENCE });
+        }
+        Ok(Some(stat))
+    }
+
+    /// Reads a process that is known to be as it was when it was last read, but for what itself has done since; at a time (ns).
+    pub(super) fn read(&mut self, proc: &mut Proc, known: &Stat, now: u64) -> io::Result<Read> {
+        let pid = known.id.pid;
+        let patience = match self.held.get_mut(&pid) {
+            Some(Held::Stat { still, patience, .. }) if *still >= *patience => return self.doze(proc, known, now),
+            Some(Held::Schedstat { file, seen, read, patience }) => {
+                let Some(schedstat) = proc.schedstat_in(file)? else { return Ok(Read::Gone) };
+                match schedstat == *seen {
+                    true if now.saturating_sub(*read) < REFRESH => return Ok(Read::Same),
+                    true => {
+                        *read = now;
+                        *patience = PATIENCE;
+                        return Ok(open(proc, pid)?.map_or(Read::Gone, |(stat, _)| Read::Stat(stat)));
+                    }
+                    false => patience.saturating_mul(2).min(PATIENCE_MAX),
+                }
+            }
+            _ => PATIENCE,
+        };
+        if matches!(self.held.get(&pid), Some(Held::Schedstat { .. })) {
+            self.held.remove(&pid);
+        }
+        let Some(stat) = self.stat(proc, pid, |_| true)? else { return Ok(Read::Gone) };
+        if let Some(Held::Stat { still, patience: before, .. }) = self.held.get_mut(&pid) {
+            *before = patience.max(*before);
+            *still = if sleeps(&stat, known) { still.saturating_add(1) } else { 0 };
+        }
+        Ok(Read::Stat(stat))
+    }
+
+    /// Holds the schedstat of one that seems to sleep, read before its stat: what it does in between shows next time.
+    fn doze(&mut self, proc: &mut Proc, known: &Stat, now: u64) -> io::Result<Read> {
+        let pid = known.id.pid;
+        let schedstat = match proc.open_schedstat(pid)? {
+            Some(file) => proc.schedstat_in(&file)?.map(|seen| (file, seen)),
+            None => None,
+        };
+        let Some(stat) = self.stat(proc, pid, |_| true)? else { return Ok(Read::Gone) };
+        match (self.held.get_mut(&pid), schedstat) {
+            (Some(held @ Held::Stat { .. }), Some((file, seen))) if sleeps(&stat, known) => {
+                let patience = match held {
+                    Held::Stat { patience, .. } | Held::Schedstat { patience, .. } => *patience,
+                };
+                *held = Held::Schedstat { file, seen, read: now, patience };
+            }
+            (Some(Held::Stat { still, .. }), _) => *still = 0,
+            _ => {}
+        }
+        Ok(Read::Stat(stat))
+    }
+}
+
+/// Whether it has done nothing that shows, and cannot do anything without being put on a CPU: its only thread is not on one.
+fn sleeps(now: &Stat, before: &Stat) -> bool {
+    let used = |stat: &Stat| [stat.utime, stat.stime, stat.cutime, stat.cstime];
+    now.id == before.id && now.num_threads == 1 && now.state != b'R' && used(now) == used(before)
+}
+
+/// Opens and reads a process.
+pub(super) fn open(proc: &mut Proc, pid: u32) -> io::Result<Option<(Stat, StatFile)>> {
+    let Some(file) = proc.open_stat(pid)? else { return Ok(None) };
+    let stat = proc.stat(&file)?.filter(|stat| !stat.is_being_released());
+    Ok(stat.map(|stat| (stat, file)))
+}
