@@ -74,6 +74,8 @@ pub struct LastSight {
     pub ppid: u32,
     /// A lower bound of what it had used itself, ns.
     pub own: u64,
+    /// Whether it was born since the last gather.
+    pub newborn: bool,
 }
 
 /// What was used below a process by those who were born and died since the last gather, of whom nothing but their exit records
@@ -88,6 +90,8 @@ pub struct Unseen {
     pub lives: u64,
     /// The part of `lives` that came through one that is gone too.
     pub orphaned: u64,
+    /// The part of `lives` whose charge may not show yet.
+    pub late: u64,
 }
 
 /// What exit records tell of the dead, each sorted by pid. A scan knows nothing of it.
@@ -165,6 +169,7 @@ impl Balance {
     fn lose_unseen(&mut self, unseen: &Unseen) {
         self.gone = self.gone.saturating_add(unseen.lives);
         self.orphaned = self.orphaned.saturating_add(unseen.orphaned);
+        self.late = self.late.saturating_add(unseen.late);
     }
 
     /// Takes over what may have been adopted from below.
@@ -212,7 +217,9 @@ impl Ledger {
         deaths: &Deaths,
         presence: impl Fn(Identity) -> Presence + Copy,
     ) -> Charges {
-        self.open_accounts(sights);
+        let newborn = sights.iter().filter(|sight| sight.newborn).map(|sight| (sight.id, sight.ppid));
+        let dead_newborn = deaths.last.iter().filter(|last| last.newborn).map(|last| (last.id, last.ppid));
+        self.open_accounts(newborn.chain(dead_newborn));
         let gone = self.take_last_sights(deaths, presence);
         for unseen in &deaths.unseen {
             if let Some(account) = self.find_mut(unseen.id) {
@@ -236,12 +243,12 @@ impl Ledger {
     }
 
     /// Opens an account for each that was born since: it may have lost children that others have known.
-    fn open_accounts(&mut self, sights: &[Sight]) {
+    fn open_accounts(&mut self, newborn: impl Iterator<Item = (Identity, u32)>) {
         let before = self.accounts.len();
-        for sight in sights.iter().filter(|sight| sight.newborn) {
+        for (id, ppid) in newborn {
             let known = self.accounts.get(..before).unwrap_or_default();
-            if known.binary_search_by_key(&sight.id, |account| account.id).is_err() {
-                self.accounts.push(Account { id: sight.id, ppid: sight.ppid, cpu: Balance::default() });
+            if known.binary_search_by_key(&id, |account| account.id).is_err() {
+                self.accounts.push(Account { id, ppid, cpu: Balance::default() });
             }
         }
         if self.accounts.len() > before {

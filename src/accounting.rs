@@ -132,6 +132,13 @@ impl Accounting {
         }
         updated
     }
+
+    /// Ends a gather's reading: takes in what was told meanwhile.
+    pub fn conclude(&self, processes: &mut Processes) {
+        if let Some(events) = &self.events {
+            events.conclude(processes);
+        }
+    }
 }
 
 impl Shortcoming {

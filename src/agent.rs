@@ -229,8 +229,8 @@ impl Agent {
         let Self { targets, processes, host, complaints, .. } = self;
         let (selection, complete) = select(targets, processes, host, complaints);
         let mut members = self.members(&selection);
-        let samples = self.sample(&selection, &mut members, at);
-        self.account(selection, members, &samples, at);
+        let (samples, vanished) = self.sample(&selection, &mut members, at);
+        self.account(selection, members.into_iter().zip(vanished), &samples, at);
         self.end_those_not_selected(complete, &samples, at);
         Some((at, samples))
     }
@@ -238,36 +238,50 @@ impl Agent {
     /// The members of each series selected, in their order.
     fn members(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
         let members = selection.iter().map(|(tags, selected)| {
-            let before = self.series.get(tags).map(Series::members).unwrap_or_default();
-            selected.members(&self.processes, before)
+            let before = self.series.get(tags).map(Series::members_found).unwrap_or_default();
+            selected.members(&self.processes, &before)
         });
         members.collect()
     }
 
-    /// Reads the members, each once; those that went away meanwhile are none.
-    fn sample(&mut self, selection: &BTreeMap<Tags, Selected>, members: &mut [Vec<Member>], at: u64) -> Samples {
+    /// Reads the members, each once. Those that went away meanwhile are taken out: they are returned, too.
+    fn sample(
+        &mut self,
+        selection: &BTreeMap<Tags, Selected>,
+        members: &mut [Vec<Member>],
+        at: u64,
+    ) -> (Samples, Vec<Vec<Member>>) {
         let Self { targets, processes, host, collectors, complaints, .. } = self;
         let ids = |members: &[Member]| members.iter().map(|member| member.id).collect();
         let series = selection.iter().zip(members.iter());
         let series =
             series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids.as_slice()));
         let plan = Plan::new(measurements(targets), series);
-        let Host { proc, taskstats, .. } = host;
+        let Host { proc, taskstats, accounting, .. } = host;
         // A nice value is changed from outside.
         if let Some(error) = processes.watch(proc, &plan.ids(), !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }
-        for members in members {
-            members.retain(|member| processes.get_exactly(member.id).is_some());
-        }
-        collectors.sample(&plan, at, &mut Look { processes, proc, taskstats: taskstats.as_mut(), complaints })
+        let vanished = members
+            .iter_mut()
+            .map(|members| members.extract_if(.., |member| processes.has_vanished(member.id)).collect());
+        let vanished = vanished.collect();
+        accounting.conclude(processes);
+        let look = &mut Look { processes, proc, taskstats: taskstats.as_mut(), complaints };
+        (collectors.sample(&plan, at, look), vanished)
     }
 
-    fn account(&mut self, selection: BTreeMap<Tags, Selected>, members: Vec<Vec<Member>>, samples: &Samples, at: u64) {
+    fn account(
+        &mut self,
+        selection: BTreeMap<Tags, Selected>,
+        members: impl Iterator<Item = (Vec<Member>, Vec<Member>)>,
+        samples: &Samples,
+        at: u64,
+    ) {
         for series in self.series.values_mut() {
             series.over = true;
         }
-        for ((tags, selected), members) in selection.into_iter().zip(members) {
+        for ((tags, selected), (members, vanished)) in selection.into_iter().zip(members) {
             let (cgroups, at) = self.read_cgroups(&selected, at);
             let is_new = !self.series.contains_key(&tags);
             let series = self.series.entry(tags).or_insert_with(|| Series::new(selected.output.clone()));
@@ -275,8 +289,19 @@ impl Agent {
             series.output = selected.output.clone();
             let (top, selected, of_cgroups) = (selected.top(&members), selected.ids, !selected.cgroups.is_empty());
             let (processes, collectors, previous) = (&self.processes, &self.collectors, self.gathered);
-            let reading =
-                Reading { members, top, selected, processes, samples, collectors, cgroups, of_cgroups, at, previous };
+            let reading = Reading {
+                members,
+                vanished,
+                top,
+                selected,
+                processes,
+                samples,
+                collectors,
+                cgroups,
+                of_cgroups,
+                at,
+                previous,
+            };
             series.account(reading, is_new);
         }
     }

@@ -118,6 +118,13 @@ impl Events {
         feed.begin(processes);
         Ok(failed)
     }
+
+    /// Ends a gather's reading: takes in what was told meanwhile.
+    pub fn conclude(&self, processes: &mut Processes) {
+        let mut feed = lock(&self.feed);
+        feed.drain();
+        processes.conclude(&mut feed.journal, &is_gone);
+    }
 }
 
 /// Ends the thread, and with it the subscription.

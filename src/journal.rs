@@ -65,6 +65,8 @@ pub struct Unseen {
     pub lives: Times,
     /// The part of `lives` that came through one that is gone too.
     pub orphaned: Times,
+    /// The part of `lives` that was told while the living were read: what their parents are charged for it shows now or later.
+    pub late: Times,
 }
 
 impl Unseen {
@@ -77,6 +79,16 @@ impl Unseen {
             self.used.add(Times::of(record));
             add_all(&mut self.delays, &record.delays.values);
         }
+    }
+
+    /// Takes in what was told later of the same.
+    pub fn add_late(&mut self, later: &Self) {
+        self.count = self.count.saturating_add(later.count);
+        self.used.add(later.used);
+        add_all(&mut self.delays, &later.delays);
+        self.lives.add(later.lives);
+        self.orphaned.add(later.orphaned);
+        self.late.add(later.lives);
     }
 }
 
@@ -94,20 +106,29 @@ pub struct Birth {
     /// Its nearest ancestor by birth, of those that live or were known before.
     pub ancestor: Option<Who>,
     /// If it is dead: its record.
-    pub record: Option<ExitRecord>,
+    pub record: Option<Box<ExitRecord>>,
 }
 
 /// What happened since the last gather.
 #[derive(Debug, Default)]
 pub struct Changes {
     /// Those that were known and are gone, with their records.
-    pub gone: Vec<(u32, Option<ExitRecord>)>,
+    pub gone: Vec<(u32, Option<Box<ExitRecord>>)>,
     /// Those that were known and exist and are not what they were: they run another program, or are dead (with the record).
-    pub changed: Vec<(u32, Option<ExitRecord>)>,
+    pub changed: Vec<(u32, Option<Box<ExitRecord>>)>,
     /// Those born since.
     pub births: Vec<Birth>,
     /// What stands for those that were born and died since.
     pub unseen: Vec<(Who, Unseen)>,
+}
+
+/// What was told while the living were read, by the pids that they had then.
+#[derive(Debug, Default)]
+pub struct Later {
+    /// The records of those that were known and could not be read any more.
+    pub records: Vec<(u32, Box<ExitRecord>)>,
+    /// What stands for those that were born and died since the last gather, beyond what was told before.
+    pub unseen: Vec<(u32, Unseen)>,
 }
 
 /// A process born since the last gather.
@@ -117,13 +138,8 @@ struct New {
     ancestor: Option<Who>,
     /// Whether it has died.
     ended: bool,
-    record: Option<Box<Record>>,
-}
-
-/// An exit record, and who the parent in it is.
-#[derive(Debug)]
-struct Record {
-    exit: ExitRecord,
+    record: Option<Box<ExitRecord>>,
+    /// Who the parent in the record is.
     parent: Option<Who>,
 }
 
@@ -132,7 +148,7 @@ struct Record {
 struct Ended {
     /// Whether it is gone for sure: its pid was given to another.
     gone: bool,
-    record: Option<Box<Record>>,
+    record: Option<Box<ExitRecord>>,
 }
 
 /// See the module.
@@ -178,8 +194,13 @@ impl Journal {
         }
     }
 
-    /// From now on what is told happened after the beginning.
+    /// From now on what is told happened after the beginning. Whoever was born and died before is forgotten: it may be in what
+    /// was read of its parent.
     pub fn settled(&mut self) {
+        self.flush();
+        for pid in std::mem::take(&mut self.dead) {
+            self.take_out(pid);
+        }
         self.is_settling = false;
     }
 
@@ -227,17 +248,27 @@ impl Journal {
         let gone = self.let_the_known_go(is_gone);
         let births = self.read_the_new(&mut read);
         self.make_known(&births);
-        let changed = std::mem::take(&mut self.changed).into_iter().map(|pid| {
-            let record = self.ended.get(&pid).and_then(|ended| ended.record.as_ref());
-            (pid, record.map(|record| record.exit))
+        let changed = std::mem::take(&mut self.changed).into_iter();
+        let changed = changed.map(|pid| (pid, self.ended.get(&pid).and_then(|ended| ended.record.clone()))).collect();
+        let new = &self.new;
+        let unseen = self.unseen.extract_if(|who, _| !matches!(who, Who::New(pid) if new.contains_key(pid))).collect();
+        self.dead_max = DEAD_MAX;
+        Changes { gone, changed, births, unseen }
+    }
+
+    /// After the living were read: what was told meanwhile of those that are gone, and the records of those of the known that
+    /// could not be read any more. What the living were charged for others when they were read, has been told by now.
+    pub fn conclude(&mut self, is_gone: &dyn Fn(u32) -> bool, vanished: impl Iterator<Item = u32>) -> Later {
+        self.flush();
+        self.prune(is_gone);
+        let ended = &mut self.ended;
+        let records = vanished.filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
+        let records = records.collect();
+        let unseen = self.unseen.extract_if(|who, _| matches!(who, Who::Known(_)));
+        let unseen = unseen.map(|(who, sums)| match who {
+            Who::Known(pid) | Who::New(pid) => (pid, sums),
         });
-        let changed = changed.collect();
-        let (unseen, kept) = std::mem::take(&mut self.unseen)
-            .into_iter()
-            .partition(|(who, _)| !matches!(who, Who::New(pid) if self.new.contains_key(pid)));
-        (self.unseen, self.dead_max) = (kept, DEAD_MAX);
-        let unseen: HashMap<_, _> = unseen;
-        Changes { gone, changed, births, unseen: unseen.into_iter().collect() }
+        Later { records, unseen: unseen.collect() }
     }
 
     /// Which of the processes that have had this pid is there now.
@@ -266,7 +297,7 @@ impl Journal {
         }
         let ancestor = self.who(parent);
         self.descent.extend(ancestor.map(|ancestor| (ancestor, child)));
-        self.new.insert(child, New { ancestor, ended: false, record: None });
+        self.new.insert(child, New { ancestor, ended: false, record: None, parent: None });
     }
 
     /// The pid is given to another: whoever had it died, and was waited for.
@@ -300,18 +331,15 @@ impl Journal {
 
     /// A process ended.
     fn end(&mut self, exit: ExitRecord) {
-        let record = || Some(Box::new(Record { exit, parent: self.who(exit.parent) }));
         match self.who(exit.pid) {
             Some(Who::Known(pid)) => {
-                let record = record();
-                let ended = self.ended.entry(pid).or_default();
-                ended.record = ended.record.take().or(record);
+                self.ended.entry(pid).or_default().record.get_or_insert_with(|| Box::new(exit));
                 self.changed.insert(pid);
             }
             Some(Who::New(pid)) => {
-                let record = record();
+                let parent = self.who(exit.parent);
                 if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
-                    (new.ended, new.record) = (true, record);
+                    (new.ended, new.record, new.parent) = (true, Some(Box::new(exit)), parent);
                     self.dead.push(pid);
                 }
             }
@@ -331,20 +359,24 @@ impl Journal {
         }
     }
 
-    /// One of the new is gone: others stand for it from now on.
-    fn bury(&mut self, pid: u32) {
-        let Some(New { ancestor, record, .. }) = self.new.remove(&pid) else { return };
-        self.bequeath(Who::New(pid), ancestor);
-        if let Some(ancestor) = ancestor {
+    /// One of the new is gone: those whose ancestor it is get its own.
+    fn take_out(&mut self, pid: u32) -> Option<(New, Unseen)> {
+        let new = self.new.remove(&pid)?;
+        self.bequeath(Who::New(pid), new.ancestor);
+        if let Some(ancestor) = new.ancestor {
             self.descent.remove(&(ancestor, pid));
         }
-        let below = self.unseen.remove(&Who::New(pid)).unwrap_or_default();
-        let parent = record.as_ref().and_then(|record| record.parent).filter(|parent| self.stands(*parent));
+        Some((new, self.unseen.remove(&Who::New(pid)).unwrap_or_default()))
+    }
+
+    /// One of the new is gone: others stand for it from now on.
+    fn bury(&mut self, pid: u32) {
+        let Some((New { ancestor, record, parent, .. }, below)) = self.take_out(pid) else { return };
+        let parent = parent.filter(|parent| self.stands(*parent));
         if let Some(ancestor) = ancestor {
-            let unseen = self.unseen.entry(ancestor).or_default();
-            unseen.take_in(record.as_ref().map(|record| &record.exit), &below);
+            self.unseen.entry(ancestor).or_default().take_in(record.as_deref(), &below);
         }
-        let mut life = record.map(|record| Times::of(&record.exit)).unwrap_or_default();
+        let mut life = record.map(|record| Times::of(&record)).unwrap_or_default();
         life.add(below.lives);
         // Who was its parent is gone, so that it was an orphan when it was waited for: by whom, nobody knows.
         let (heir, orphaned) = if parent.is_some() { (parent, below.lives) } else { (ancestor, life) };
@@ -368,13 +400,13 @@ impl Journal {
     }
 
     /// Those of the known that are gone.
-    fn let_the_known_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<ExitRecord>)> {
+    fn let_the_known_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<ExitRecord>>)> {
         let Self { ended, known, changed, .. } = self;
         let gone = ended.extract_if(|pid, ended| ended.gone || is_gone(*pid));
         let gone = gone.map(|(pid, ended)| {
             known.remove(&pid);
             changed.remove(&pid);
-            (pid, ended.record.map(|record| record.exit))
+            (pid, ended.record)
         });
         gone.collect()
     }
@@ -391,7 +423,7 @@ impl Journal {
         }
         let birth = |stat: Stat| {
             let New { ancestor, record, .. } = self.new.get(&stat.id.pid)?;
-            Some(Birth { stat, ancestor: *ancestor, record: record.as_ref().map(|record| record.exit) })
+            Some(Birth { stat, ancestor: *ancestor, record: record.clone() })
         };
         stats.into_iter().filter_map(birth).collect()
     }
@@ -565,7 +597,7 @@ mod tests {
         // 11 dies and is waited for; the new 11 has a child, and dies; what stood at the old one stays there
         told.live(11, 20, 3).end(11, 10, 50).reap(11).fork(10, 11).live(11, 21, 4);
         let changes = told.settle();
-        assert_eq!(changes.gone, [(11, Some(record(11, 10, 50)))]);
+        assert_eq!(changes.gone, [(11, Some(Box::new(record(11, 10, 50))))]);
         assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [11]);
         let sums: Vec<_> = changes.unseen.iter().map(|(who, unseen)| (*who, unseen.used.cpu)).collect();
         assert_eq!(sums, [(Known(11), 3), (Born(11), 4)]);
@@ -578,15 +610,15 @@ mod tests {
         let mut told = Told::begin(true);
         told.fork(10, 20).end(20, 10, 5).end(11, 10, 70);
         let changes = told.settle();
-        assert_eq!(changes.births[0].record, Some(record(20, 10, 5)));
+        assert_eq!(changes.births[0].record, Some(Box::new(record(20, 10, 5))));
         assert_eq!(
             (changes.changed, changes.gone, changes.unseen.len()),
-            (vec![(11, Some(record(11, 10, 70)))], vec![], 0)
+            (vec![(11, Some(Box::new(record(11, 10, 70))))], vec![], 0)
         );
         let changes = told.settle();
         assert!(changes.gone.is_empty() && changes.changed.is_empty() && changes.births.is_empty());
         let changes = told.reap(20).reap(11).settle();
-        assert_eq!(changes.gone, [(11, Some(record(11, 10, 70))), (20, Some(record(20, 10, 5)))]);
+        assert_eq!(changes.gone, [(11, Some(Box::new(record(11, 10, 70)))), (20, Some(Box::new(record(20, 10, 5))))]);
     }
 
     #[test]

@@ -19,6 +19,9 @@ pub struct Series {
     /// How it is written.
     pub output: Output,
     members: Vec<Member>,
+    /// Those that were found at the last gather and went away before they could be read, sorted by pid.
+    #[serde(skip)]
+    vanished: Vec<Member>,
     top: Vec<Root>,
     /// Roots that went away and have not been replaced: no more than there ever were at once.
     vacant: Vec<Root>,
@@ -68,6 +71,8 @@ pub struct Series {
 pub struct Reading<'a> {
     /// The members now, sorted by pid.
     pub members: Vec<Member>,
+    /// Those that were found and went away before they could be read, sorted by pid.
+    pub vanished: Vec<Member>,
     /// Those that are roots below no other member.
     pub top: Vec<Root>,
     /// Those that were selected, and not only descend from one, sorted by pid.
@@ -115,9 +120,9 @@ impl<'a> Reading<'a> {
         at: u64,
         previous: Option<u64>,
     ) -> Self {
-        let (members, top, selected) = Default::default();
+        let (members, vanished, top, selected) = Default::default();
         let (cgroups, of_cgroups) = (None, false);
-        Self { members, top, selected, processes, samples, collectors, cgroups, of_cgroups, at, previous }
+        Self { members, vanished, top, selected, processes, samples, collectors, cgroups, of_cgroups, at, previous }
     }
 }
 
@@ -128,6 +133,7 @@ impl Series {
         Self {
             output,
             members: Vec::new(),
+            vanished: Vec::new(),
             top: Vec::new(),
             vacant: Vec::new(),
             selected: Vec::new(),
@@ -165,6 +171,14 @@ impl Series {
         &self.members
     }
 
+    /// The same, and those that went away before they could be read.
+    #[must_use]
+    pub fn members_found(&self) -> Vec<Member> {
+        let mut members = [self.members.as_slice(), &self.vanished].concat();
+        members.sort_unstable_by_key(|member| member.id);
+        members
+    }
+
     /// The processes that were selected, and not only descend from one, sorted by pid.
     #[must_use]
     pub fn selected(&self) -> &[Identity] {
@@ -192,7 +206,8 @@ impl Series {
             self.utime.meter(of(|usage| usage.user), *all, first);
             self.stime.meter(of(|usage| usage.system), *all, first);
         }
-        (self.members, self.top, self.selected) = (reading.members, reading.top, reading.selected);
+        (self.members, self.vanished) = (reading.members, reading.vanished);
+        (self.top, self.selected) = (reading.top, reading.selected);
         self.at = reading.at;
         self.rate.begin(self.cpu_time.total(), self.at);
     }
@@ -230,10 +245,16 @@ impl Series {
         }
     }
 
-    /// The members of before that went away since, of whom exit records tell.
+    /// The members that went away since, of whom exit records tell.
     fn gone(&self, reading: &Reading) -> Vec<Identity> {
-        let gone = reading.processes.gone().iter().map(|(id, _)| *id);
-        gone.filter(|id| self.has(*id) && reading.processes.presence(*id) != Presence::Here).collect()
+        reading.processes.gone().map(|(id, _)| id).filter(|id| self.has_gone(*id, reading)).collect()
+    }
+
+    /// Whether it was a member and went away.
+    fn has_gone(&self, id: Identity, reading: &Reading) -> bool {
+        let is_in = |members: &[Member]| members.binary_search_by_key(&id, |member| member.id).is_ok();
+        reading.processes.presence(id) != Presence::Here
+            && (self.has(id) || is_in(&reading.vanished) || is_in(&self.vanished))
     }
 
     /// What stands for those that were born in it and died since the last gather, so that nobody has seen them.
@@ -241,9 +262,9 @@ impl Series {
         let processes = reading.processes;
         let is_here = |id: &Identity| match reading.members.binary_search_by_key(id, |member| member.id) {
             Ok(index) => reading.members.get(index).is_some_and(|member| self.counts(member, reading)),
-            Err(_) => self.has(*id) && processes.presence(*id) != Presence::Here,
+            Err(_) => self.has_gone(*id, reading),
         };
-        processes.unseen().iter().filter(|(id, _)| is_here(id)).map(|(_, unseen)| unseen).collect()
+        processes.unseen().filter(|(id, _)| is_here(id)).map(|(_, unseen)| unseen).collect()
     }
 
     /// Cores used since it was last written, and how long ago that was (ns); it is being written now.
@@ -307,12 +328,13 @@ impl Series {
     }
 
     fn births(&self, reading: &Reading) -> u64 {
-        let is_newborn = |id| reading.processes.is_newborn(id) && !self.has(id);
-        count(&reading.members, |member| is_newborn(member.id))
+        let is_newborn = |member: &Member| reading.processes.is_newborn(member.id) && !self.has(member.id);
+        count(&reading.members, is_newborn).saturating_add(count(&reading.vanished, is_newborn))
     }
 
     fn deaths(&self, reading: &Reading) -> u64 {
-        count(&self.members, |member| reading.processes.presence(member.id) != Presence::Here)
+        let known = count(&self.members, |member| reading.processes.presence(member.id) != Presence::Here);
+        known.saturating_add(count(&reading.vanished, |member| !self.has(member.id)))
     }
 
     /// A root that went away leaves a place; another that was no member before takes one. The same coming back takes its own.

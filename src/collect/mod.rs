@@ -358,16 +358,18 @@ impl Collectors {
 
 /// What exit records tell of the dead, of one kind of time.
 fn deaths(processes: &Processes, of: fn(&Times) -> u64) -> Deaths {
-    let last = processes.gone().iter().map(|(id, record)| LastSight {
-        id: *id,
+    let last = processes.gone().map(|(id, record)| LastSight {
+        id,
         ppid: record.parent,
         own: of(&Times::of(record)),
+        newborn: processes.is_newborn(id),
     });
-    let unseen = processes.unseen().iter().map(|(id, unseen)| Unseen {
-        id: *id,
+    let unseen = processes.unseen().map(|(id, unseen)| Unseen {
+        id,
         used: of(&unseen.used),
         lives: of(&unseen.lives),
         orphaned: of(&unseen.orphaned),
+        late: of(&unseen.late),
     });
     Deaths { last: last.collect(), unseen: unseen.collect() }
 }

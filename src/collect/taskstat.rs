@@ -96,9 +96,15 @@ impl Taskstat {
     }
 
     /// What exit records say of those that are gone.
-    fn last_words(&self, processes: &Processes) -> impl Iterator<Item = (Identity, bool, Outcome<Counts>)> {
-        let known = processes.gone().iter().filter(|(id, _)| self.counters.last(*id).is_some());
-        known.map(|(id, record)| (*id, false, Outcome::Known(Counts(record.delays.values))))
+    fn last_words<'a>(
+        &'a self,
+        processes: &'a Processes,
+    ) -> impl Iterator<Item = (Identity, bool, Outcome<Counts>)> + 'a {
+        let known = processes.gone().filter(|(id, _)| self.counters.last(*id).is_some() || processes.is_newborn(*id));
+        known.map(|(id, record)| {
+            let newborn = processes.is_newborn(id);
+            (id, newborn, Outcome::Known(Counts(record.delays.values)))
+        })
     }
 
     /// Whether an answer is that of a process that lives.

@@ -12,7 +12,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::journal::{Birth, Changes, Journal, Unseen, Who};
+use crate::journal::{Birth, Changes, Journal, Later, Unseen, Who};
 use crate::kernel::clock::Clock;
 use crate::kernel::exit_records::ExitRecord;
 use crate::kernel::procfs::Proc;
@@ -48,11 +48,13 @@ pub struct Processes {
     /// Their files, so far as they are held open.
     files: Files,
     /// The exit records of those that are dead and not reaped.
-    records: BTreeMap<Identity, ExitRecord>,
-    /// Those that went away since the last gather, with their exit records, sorted by pid.
-    gone: Vec<(Identity, ExitRecord)>,
-    /// What stands for those that were born and died since, at others. Sorted by pid.
-    unseen: Vec<(Identity, Unseen)>,
+    records: BTreeMap<Identity, Box<ExitRecord>>,
+    /// Those that went away since the last gather, with their exit records.
+    gone: BTreeMap<Identity, Box<ExitRecord>>,
+    /// Those that went away while they were to be read.
+    vanished: Vec<Identity>,
+    /// What stands for those that were born and died since, at others.
+    unseen: BTreeMap<Identity, Unseen>,
     /// Those born since whose parents are not those that they were born to: with the nearest ancestors by birth.
     strays: Vec<(Identity, Identity)>,
 }
@@ -115,6 +117,7 @@ impl Processes {
         proc: &mut Proc,
         now: u64,
     ) -> Option<io::Error> {
+        let vanished = std::mem::take(&mut self.vanished);
         self.begin(now);
         self.is_scanned = false;
         let mut failed = None;
@@ -127,8 +130,9 @@ impl Processes {
         };
         let Changes { gone, changed, births, unseen } = journal.settle(is_gone, &mut look);
         // By what the table was: the pid of one that was known may be another's by now.
+        let vanished = |pid| vanished.iter().copied().find(|id| id.pid == pid);
         let before = |who| match who {
-            Who::Known(pid) => self.get(pid).map(|stat| stat.id),
+            Who::Known(pid) => self.get(pid).map(|stat| stat.id).or_else(|| vanished(pid)),
             Who::New(_) => None,
         };
         let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
@@ -146,9 +150,8 @@ impl Processes {
             Who::Known(_) => before,
             Who::New(pid) => self.get(pid).map(|stat| stat.id),
         };
-        let mut unseen: Vec<_> =
-            unseen.into_iter().filter_map(|(who, before, sums)| Some((now(who, before)?, sums))).collect();
-        unseen.sort_unstable_by_key(|(id, _)| *id);
+        let unseen = unseen.into_iter().filter_map(|(who, before, sums)| Some((now(who, before)?, sums)));
+        let unseen = unseen.collect();
         let strays = ancestors.into_iter().filter_map(|(id, ppid, who, before)| {
             let ancestor = now(who, before)?;
             (ancestor.pid != ppid).then_some((id, ancestor))
@@ -159,7 +162,7 @@ impl Processes {
     }
 
     /// Takes out those that are gone and puts in those that were born since.
-    fn replace(&mut self, gone: Vec<(u32, Option<ExitRecord>)>, births: Vec<Birth>) {
+    fn replace(&mut self, gone: Vec<(u32, Option<Box<ExitRecord>>)>, births: Vec<Birth>) {
         for (pid, record) in gone {
             self.files.close(pid);
             if let Some(id) = self.table.remove(pid) {
@@ -167,15 +170,15 @@ impl Processes {
                 self.gone.extend(record.map(|record| (id, record)));
             }
         }
-        self.gone.sort_unstable_by_key(|(id, _)| *id);
-        for Birth { stat, record, .. } in &births {
-            self.records.extend(record.map(|record| (stat.id, record)));
-        }
-        self.table.add(births.into_iter().map(|birth| birth.stat));
+        let records = &mut self.records;
+        self.table.add(births.into_iter().map(|Birth { stat, record, .. }| {
+            records.extend(record.map(|record| (stat.id, record)));
+            stat
+        }));
     }
 
     /// Reads one that is not what it was.
-    fn look_again(&mut self, pid: u32, record: Option<ExitRecord>, look: &mut impl FnMut(u32) -> Option<Stat>) {
+    fn look_again(&mut self, pid: u32, record: Option<Box<ExitRecord>>, look: &mut impl FnMut(u32) -> Option<Stat>) {
         let Some(known) = self.table.get(pid).map(|stat| stat.id) else { return };
         if let Some(stat) = look(pid).filter(|stat| stat.id == known) {
             self.records.extend(record.map(|record| (stat.id, record)));
@@ -200,7 +203,7 @@ impl Processes {
         }
         let mut order: Vec<_> = self.watched.iter().map(|id| (id.start, id.pid)).collect();
         order.sort_unstable();
-        let (mut failed, mut vanished) = (None, Vec::new());
+        let mut failed = None;
         let now = self.listings[0].unwrap_or_default();
         for (start, pid) in order {
             let id = Identity { pid, start };
@@ -213,7 +216,7 @@ impl Processes {
             match read {
                 Ok(Read::Stat(stat)) if stat.id == id => self.table.update(&stat),
                 Ok(Read::Same) => {}
-                Ok(Read::Stat(_) | Read::Gone) => vanished.push(id),
+                Ok(Read::Stat(_) | Read::Gone) => self.vanished.push(id),
                 Err(error) => {
                     self.stale.push(pid);
                     failed.get_or_insert(error);
@@ -221,12 +224,36 @@ impl Processes {
             }
         }
         self.stale.sort_unstable();
-        for id in vanished {
+        self.vanished.sort_unstable();
+        for id in &self.vanished {
+            self.files.close(id.pid);
             self.table.remove(id.pid);
-            self.records.remove(&id);
-            self.watched.retain(|watched| *watched != id);
+            self.records.remove(id);
         }
+        let vanished = &self.vanished;
+        self.watched.retain(|id| vanished.binary_search(id).is_err());
         failed
+    }
+
+    /// Takes in what was told while the living were read. What of it they were charged for is in what was read of them, or will be:
+    /// nobody knows.
+    pub fn conclude(&mut self, journal: &mut Journal, is_gone: &dyn Fn(u32) -> bool) {
+        let Later { records, unseen } = journal.conclude(is_gone, self.vanished.iter().map(|id| id.pid));
+        let vanished = |pid| self.vanished.iter().copied().find(|id| id.pid == pid);
+        for (pid, record) in records {
+            self.gone.extend(vanished(pid).map(|id| (id, record)));
+        }
+        for (pid, later) in unseen {
+            if let Some(id) = self.get(pid).map(|stat| stat.id).or_else(|| vanished(pid)) {
+                self.unseen.entry(id).or_default().add_late(&later);
+            }
+        }
+    }
+
+    /// Whether it was to be read at this gather, and went away before.
+    #[must_use]
+    pub fn has_vanished(&self, id: Identity) -> bool {
+        self.vanished.binary_search(&id).is_ok()
     }
 
     /// Begins a gather.
@@ -234,6 +261,7 @@ impl Processes {
         let [newest, older, _] = self.listings;
         self.listings = [Some(now), newest, older];
         self.stale.clear();
+        self.vanished.clear();
         self.gone.clear();
         self.unseen.clear();
         self.strays.clear();
@@ -315,29 +343,19 @@ impl Processes {
     }
 
     /// Those that went away since the last gather, of whom there is an exit record. Sorted by pid.
-    #[must_use]
-    pub fn gone(&self) -> &[(Identity, ExitRecord)] {
-        &self.gone
+    pub fn gone(&self) -> impl Iterator<Item = (Identity, &ExitRecord)> {
+        self.gone.iter().map(|(id, record)| (*id, record.as_ref()))
     }
 
     /// The exit record of a process that is gone since the last gather, or dead and not reaped.
     #[must_use]
     pub fn record(&self, id: Identity) -> Option<&ExitRecord> {
-        let gone = self.gone.binary_search_by_key(&id, |(id, _)| *id);
-        gone.ok().and_then(|index| self.gone.get(index)).map(|(_, record)| record).or_else(|| self.records.get(&id))
+        self.gone.get(&id).or_else(|| self.records.get(&id)).map(Box::as_ref)
     }
 
     /// What stands, at each of some processes, for those that were born and died since the last gather. Sorted by pid.
-    #[must_use]
-    pub fn unseen(&self) -> &[(Identity, Unseen)] {
-        &self.unseen
-    }
-
-    /// What stands for those at this process.
-    #[must_use]
-    pub fn unseen_at(&self, id: Identity) -> Option<&Unseen> {
-        let index = self.unseen.binary_search_by_key(&id, |(id, _)| *id).ok()?;
-        self.unseen.get(index).map(|(_, unseen)| unseen)
+    pub fn unseen(&self) -> impl Iterator<Item = (Identity, &Unseen)> {
+        self.unseen.iter().map(|(id, unseen)| (*id, unseen))
     }
 
     /// Those born since the last gather whose parents are not those that they were born to, with the nearest ancestors by birth, of
