@@ -1,9 +1,12 @@
 //! The truth: what is reported of a process tree, against what the kernel charged the cgroup it lives in.
 //!
-//! Every workload runs in a cgroup of its own and is watched as root and as an ordinary user. cpu.stat is read
-//! before each prompt and after its answer, so what is reported from the first gather to the last must lie between
-//! [last before − first after] and [last after − first before], but for 1 % + 20 ms. Some are watched by their cgroup, too,
-//! which must give all of it.
+//! Every workload runs in a cgroup of its own and is watched at the same time as root by events, as root by scans, and as
+//! an ordinary user. cpu.stat is read before each prompt and after its answer, so what is reported from the first gather to
+//! the last must lie between [last before − first after] and [last after − first before], but for 1 % + 20 ms. Some are
+//! watched by their cgroup, too, which must give all of it.
+//!
+//! What only events can know of (`truth/unseen.rs`), scans need not find; but they may not find more than there is. Nor may
+//! several targets together, of which each is judged by itself as well, have more than the host had.
 //!
 //! This executable is the test and, run with `workload NAME CGROUP`, the workload too. The tests run one after
 //! the other, whatever is asked for. With `--nocapture` each says what it measured.
@@ -14,24 +17,40 @@
 
 mod support;
 
+#[path = "truth/busy.rs"]
+mod busy;
 #[path = "truth/cgroup.rs"]
 mod cgroup;
+#[path = "truth/counted.rs"]
+mod counted;
+#[path = "truth/counting.rs"]
+mod counting;
+#[path = "truth/parts.rs"]
+mod parts;
+#[path = "truth/running.rs"]
+mod running;
+#[path = "truth/unseen.rs"]
+mod unseen;
 #[path = "truth/verdict.rs"]
 mod verdict;
+#[path = "truth/watcher.rs"]
+mod watcher;
 #[path = "truth/workloads.rs"]
 mod workloads;
 
-use std::ffi::OsString;
-use std::io::{BufRead, BufReader, Write};
 use std::ops::RangeInclusive;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed, Trial};
 
-use cgroup::Cgroup;
-use support::{Plugin, PublicBinary};
-use verdict::{Reading, Standard, Verdict};
+use busy::Busy;
+use running::Workload;
+use support::PublicBinary;
+use unseen::UNSEEN;
+use verdict::{Standard, Verdict};
+use watcher::{Target, Watcher, Way};
+use workloads::WORKLOADS;
 
 /// The gathers that are measured, and the interval before each: from the first to the last, more than 3 s.
 const GATHERS: usize = 4;
@@ -41,6 +60,16 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// gathers has its CPU in there, whoever reaped it; an orphan that is still exiting may be there beside the next.
 const BY_CGROUP: [(&str, RangeInclusive<f64>); 3] =
     [("steady", 1.0..=1.0), ("children_of_5ms", 1.0..=2.0), ("orphans_of_5ms", 1.0..=8.0)];
+
+/// Targets that have no process in common, and the least share of each.
+const TOGETHER: [(&str, f64); 6] = [
+    ("children_of_5ms", 0.99),
+    ("subreaper", 0.99),
+    ("orphans_of_5ms", 0.96),
+    ("autoreaped_of_5ms", 0.96),
+    ("multithreaded_orphans", 0.96),
+    ("walking_daemon", 0.96),
+];
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().collect();
@@ -55,126 +84,186 @@ fn test() -> ExitCode {
     let mut arguments = Arguments::from_args();
     arguments.test_threads = Some(1);
     let show = arguments.nocapture;
-    let by_root = workloads::WORKLOADS.map(|(name, _)| {
-        let standard = Standard { tolerance: (0.01, 0.02), processes: 1.0..=f64::INFINITY };
-        Trial::test(name, move || trial(name, WatchedBy::Root, &standard, show))
-    });
-    let by_cgroup = BY_CGROUP.map(|(name, processes)| {
-        let standard = Standard { tolerance: (0.0, 1e-6), processes }; // cpu.stat counts in µs
-        Trial::test(format!("{name}_by_cgroup"), move || trial(name, WatchedBy::Cgroup, &standard, show))
-    });
-    libtest_mimic::run(&arguments, by_root.into_iter().chain(by_cgroup).collect()).exit_code()
+    let mut trials = Vec::new();
+    let mut add = |name: String, run: Box<dyn Fn() -> Result<Vec<Said>, Skipped> + Send>| {
+        trials.push(Trial::test(name, move || judge(run(), show)));
+    };
+    for (name, _) in WORKLOADS {
+        add(name.into(), Box::new(move || by_root(name, 0.99, 0.99)));
+    }
+    for (name, least, _) in UNSEEN {
+        add(name.into(), Box::new(move || by_root(name, least, 0.0)));
+    }
+    for (name, processes) in BY_CGROUP {
+        add(format!("{name}_by_cgroup"), Box::new(move || by_cgroup(name, processes.clone())));
+    }
+    add("adopter_and_tree".into(), Box::new(adopter_and_tree));
+    add("targets_together".into(), Box::new(targets_together));
+    add("births_and_deaths".into(), Box::new(counting::births_and_deaths));
+    add("switches_of_the_unseen".into(), Box::new(counting::switches_of_the_unseen));
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
-/// What the plugin is told to watch of a workload.
-#[derive(Clone, Copy, Debug)]
-enum WatchedBy {
-    Root,
-    Cgroup,
-}
+/// What was measured, and whether it is right.
+type Said = Result<String, String>;
 
-/// Runs one workload with both users watching it, and judges what each was told.
-fn trial(name: &str, by: WatchedBy, standard: &Standard, show: bool) -> Result<(), Failed> {
-    let cgroup = match Cgroup::create(name) {
-        Ok(cgroup) => cgroup,
-        Err(reason) => {
-            support::skip(&reason);
-            return Ok(());
-        }
-    };
-    let mut workload = Workload::start(name, cgroup);
-    let (public, configuration) = (PublicBinary::new(), workload.cgroup.configuration());
-    let target: [OsString; 2] = match by {
-        WatchedBy::Root => ["--pid".into(), format!("w:{}", workload.root).into()],
-        WatchedBy::Cgroup => ["--config".into(), configuration.path().into()],
-    };
-    let mut watchers = [
-        Watcher::start("root", support::command(), &target),
-        Watcher::start("an ordinary user", public.command_as_ordinary_user(), &target),
-    ];
-    measure(&mut workload, &mut watchers);
-    let title = |user| format!("{name} by {by:?}, {user}").to_lowercase();
-    let verdicts = watchers.map(|watcher| Verdict::on(&watcher.readings, standard, title(watcher.user)));
-    let text: String = verdicts.iter().map(|verdict| format!("\n  {verdict}")).collect();
+/// What a test needs is not here, which has been said.
+struct Skipped;
+
+fn judge(said: Result<Vec<Said>, Skipped>, show: bool) -> Result<(), Failed> {
+    let said = said.unwrap_or_default();
+    let text: String = said.iter().map(|said| format!("\n  {}", said.as_ref().unwrap_or_else(|fault| fault))).collect();
     if show {
         println!("{text}");
     }
-    if verdicts.iter().all(Verdict::is_faultless) { Ok(()) } else { Err(text.into()) }
+    if said.iter().all(Result::is_ok) { Ok(()) } else { Err(text.into()) }
 }
 
-/// Has the watchers gather, one after the other, and gives the workload its cue after each time.
-fn measure(workload: &mut Workload, watchers: &mut [Watcher]) {
+/// A workload, watched by its root: the least shares that are asked of events, and of the others.
+fn by_root(name: &str, events: f64, others: f64) -> Result<Vec<Said>, Skipped> {
+    let workload = Workload::start(name)?;
+    let target = Watched { name: name.into(), workload: 0, what: What::Tree };
+    Ok(measure(&mut [workload], &[target], |way, _| Standard::least(if way == Way::Events { events } else { others }))
+        .0)
+}
+
+fn by_cgroup(name: &str, processes: RangeInclusive<f64>) -> Result<Vec<Said>, Skipped> {
+    let workload = Workload::start(name)?;
+    let target = Watched { name: format!("{name}_by_cgroup"), workload: 0, what: What::Cgroup };
+    // cpu.stat counts in µs.
+    let standard = Standard { shares: [1.0, 1.0], seconds: 1e-6, processes };
+    Ok(measure(&mut [workload], &[target], |_, _| standard.clone()).0)
+}
+
+/// A tree whose orphans are all of its CPU, and another target of their adopter with all that descends from it: so the tree,
+/// too. The orphans are counted in the first when they die. In the other the adopter is charged for each besides, when it
+/// reaps it, and that is the same CPU.
+fn adopter_and_tree() -> Result<Vec<Said>, Skipped> {
+    let workload = Workload::start("orphans_of_5ms")?;
+    let targets = [What::Tree, What::Adopter].map(|what| Watched { name: what.title().into(), workload: 0, what });
+    let standard = |way, target| {
+        Standard::least(match (way, target) {
+            (_, 1) => 0.99, // it waits for them, so that nothing is lost
+            (Way::Events, _) => 0.96,
+            _ => 0.0,
+        })
+    };
+    Ok(measure(&mut [workload], &targets, standard).0)
+}
+
+/// Several workloads at once: none is taken for a part of another, and the sum is not above what all CPUs did, whatever the
+/// cgroups say.
+fn targets_together() -> Result<Vec<Said>, Skipped> {
+    let mut workloads = Vec::new();
+    for (name, _) in TOGETHER {
+        workloads.push(Workload::start(name)?);
+    }
+    let targets: Vec<_> = TOGETHER
+        .iter()
+        .enumerate()
+        .map(|(workload, (name, _))| Watched { name: (*name).into(), workload, what: What::Tree })
+        .collect();
+    let standard = |way, target: usize| {
+        let (name, least) = TOGETHER[target];
+        Standard::least(if way == Way::Events || WORKLOADS.iter().any(|(seen, _)| *seen == name) { least } else { 0.0 })
+    };
+    let busy = Busy::begin();
+    let (mut said, sums) = measure(&mut workloads, &targets, standard);
+    let most = busy.seconds();
+    for (way, sum) in sums {
+        let text = format!("all, {}: {sum:.3} s of CPU reported, of {most:.3} s that all CPUs were busy", way.title());
+        said.push(if sum <= most { Ok(text) } else { Err(format!("{text}; MORE THAN THERE WAS")) });
+    }
+    Ok(said)
+}
+
+/// A target, and the workload that is judged by.
+struct Watched {
+    name: String,
+    /// Its index.
+    workload: usize,
+    what: What,
+}
+
+#[derive(Clone, Copy)]
+enum What {
+    /// The root and what descends from it.
+    Tree,
+    /// The cgroup's processes.
+    Cgroup,
+    /// The init of its orphans, and what descends from it.
+    Adopter,
+}
+
+impl What {
+    fn title(self) -> &'static str {
+        match self {
+            Self::Tree => "tree",
+            Self::Cgroup => "cgroup",
+            Self::Adopter => "adopter",
+        }
+    }
+
+    fn selector(self, workload: &Workload) -> String {
+        match self {
+            Self::Tree => format!("pid = {}", workload.root),
+            Self::Cgroup => format!("cgroup = \"{}\"", workload.cgroup.name()),
+            Self::Adopter => format!("pid = {}", workload.process.id()),
+        }
+    }
+
+    /// What its processes were charged so far, in seconds.
+    fn charged(self, workload: &Workload) -> f64 {
+        let of_cgroup = workload.cgroup.usage();
+        match self {
+            Self::Tree | Self::Cgroup => of_cgroup,
+            Self::Adopter => of_cgroup + workload.adopter_usage(),
+        }
+    }
+}
+
+/// Has the targets watched in all ways, and judges what each watcher was told of each of them; for every way, the CPU of
+/// all targets together, too.
+fn measure(
+    workloads: &mut [Workload],
+    watched: &[Watched],
+    standard: impl Fn(Way, usize) -> Standard,
+) -> (Vec<Said>, Vec<(Way, f64)>) {
+    let targets: Vec<_> = watched
+        .iter()
+        .map(|w| Target { name: w.name.clone(), selector: w.what.selector(&workloads[w.workload]) })
+        .collect();
+    let public = PublicBinary::new();
+    let start = |way| Watcher::start(way, &targets, &["psstat"], &public);
+    let mut watchers: Vec<_> = Way::possible().into_iter().map(start).collect();
     // The first answer may be a second in coming, and cpu.stat around it says little: nothing is measured from it.
-    for watcher in &mut *watchers {
-        watcher.plugin.gather(1);
+    for watcher in &mut watchers {
+        watcher.gather();
     }
     for _ in 0..GATHERS {
         std::thread::sleep(INTERVAL);
-        for watcher in &mut *watchers {
-            watcher.gather(&workload.cgroup);
+        for watcher in &mut watchers {
+            watcher.read(|| watched.iter().map(|w| w.what.charged(&workloads[w.workload])).collect());
         }
-        workload.cue();
+        for workload in &mut *workloads {
+            workload.cue();
+        }
     }
-    assert!(workload.process.try_wait().unwrap().is_none(), "the workload ended by itself");
-}
-
-/// A workload that runs, in its cgroup, until this is dropped.
-struct Workload {
-    /// The pid of the tree's root.
-    root: u32,
-    process: Child,
-    cgroup: Cgroup,
-}
-
-impl Workload {
-    /// Starts the workload and waits until it says that it is ready.
-    fn start(name: &str, cgroup: Cgroup) -> Self {
-        let process = Command::new("/proc/self/exe")
-            .args(["workload", name])
-            .arg(cgroup.directory())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let mut workload = Self { root: 0, process, cgroup };
-        let mut lines = BufReader::new(workload.process.stdout.as_mut().unwrap()).lines();
-        let mut line = || lines.next().expect("the workload ended before it was ready").unwrap();
-        workload.root = line().parse().unwrap();
-        assert_eq!(line(), "ready");
-        workload
+    for workload in workloads {
+        assert!(workload.process.try_wait().unwrap().is_none(), "the workload ended by itself");
     }
 
-    /// The sign for a turning point that must lie between two gathers.
-    fn cue(&mut self) {
-        self.process.stdin.as_mut().unwrap().write_all(b"\n").expect("the workload ended by itself");
+    let (mut said, mut sums) = (Vec::new(), Vec::new());
+    for watcher in &watchers {
+        let mut sum = 0.0;
+        for (index, (target, readings)) in watched.iter().zip(&watcher.readings).enumerate() {
+            let title = format!("{}, {}", target.name, watcher.way.title());
+            let verdict = Verdict::on(readings, &standard(watcher.way, index), title);
+            said.push(if verdict.is_faultless() { Ok(verdict.to_string()) } else { Err(verdict.to_string()) });
+            sum += readings[readings.len() - 1].cpu_time - readings[0].cpu_time;
+        }
+        sums.push((watcher.way, sum));
+        said.push(watcher.accounting());
     }
-}
-
-impl Drop for Workload {
-    /// The workload's init, here because it is outside the cgroup, whose turn is next.
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// A plugin that watches a workload as one user, and what it has reported.
-struct Watcher {
-    user: &'static str,
-    plugin: Plugin,
-    readings: Vec<Reading>,
-}
-
-impl Watcher {
-    fn start(user: &'static str, mut command: Command, target: &[OsString]) -> Self {
-        command.args(target).args(["--accounting", "scan", "--psstat-fields", "all"]);
-        Self { user, plugin: Plugin::start(command), readings: Vec::new() }
-    }
-
-    fn gather(&mut self, cgroup: &Cgroup) {
-        let before = cgroup.usage();
-        let line = self.plugin.gather(1).concat();
-        let after = cgroup.usage();
-        self.readings.push(Reading::new(before, &line, after));
-    }
+    (said, sums)
 }

@@ -22,8 +22,8 @@ pub struct Floors {
     held: Vec<OwnedFd>,
     schedstats: Vec<CString>,
     netlink: Result<Netlink>,
-    listing: Series,
-    pread: Series,
+    pub listing: Series,
+    pub pread: Series,
     schedstat: Series,
     taskstats: Series,
     /// *The* floor.

@@ -3,41 +3,49 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
-use crate::support::field;
+use crate::watcher::Answer;
 
-/// One answer, and what the cgroup had been charged just before its prompt and just after it: all in seconds.
+/// One answer about a target, and what its processes had been charged just before its prompt and just after it: all in
+/// seconds.
 pub struct Reading {
     before: f64,
     after: f64,
-    cpu_time: f64,
+    pub cpu_time: f64,
     p_cpu: f64,
     n_proc: f64,
     time: f64,
 }
 
 impl Reading {
-    pub fn new(before: f64, line: &str, after: f64) -> Self {
-        let number = |text: Option<&str>| -> f64 {
-            let number = text.and_then(|text| text.trim_end_matches('i').parse().ok());
-            number.unwrap_or_else(|| panic!("p_cpu, n_proc, cpu_time or the timestamp is missing: {line}"))
-        };
+    pub fn new(before: f64, answer: &Answer, target: &str, after: f64) -> Self {
+        let number = |field| answer.number("psstat", target, field);
         Self {
             before,
             after,
-            cpu_time: number(field(line, "cpu_time")) / 1e9,
-            p_cpu: number(field(line, "p_cpu")),
-            n_proc: number(field(line, "n_proc")),
-            time: number(line.split(' ').nth(2)) / 1e9,
+            cpu_time: number("cpu_time") / 1e9,
+            p_cpu: number("p_cpu"),
+            n_proc: number("n_proc"),
+            time: answer.time(),
         }
     }
 }
 
 /// What is asked of a report.
+#[derive(Clone)]
 pub struct Standard {
-    /// How far it may be from what was charged: a share of that, and seconds.
-    pub tolerance: (f64, f64),
+    /// The least and the most that may be reported, as shares of what was charged.
+    pub shares: [f64; 2],
+    /// And how many seconds it may be beyond them.
+    pub seconds: f64,
     /// How many processes there may be at any gather.
     pub processes: RangeInclusive<f64>,
+}
+
+impl Standard {
+    /// A share of at least `least`, at most 1 % too much, and 20 ms, for a target of any size.
+    pub fn least(least: f64) -> Self {
+        Self { shares: [least, 1.01], seconds: 0.02, processes: 1.0..=f64::INFINITY }
+    }
 }
 
 /// What a series of readings amounts to, in seconds of CPU, and all that is wrong with it.
@@ -57,15 +65,18 @@ impl Verdict {
         let reported = last.cpu_time - first.cpu_time;
         let by_p_cpu = readings.windows(2).map(|w| w[1].p_cpu * (w[1].time - w[0].time)).sum::<f64>();
         let charged = (last.before - first.after, last.after - first.before);
-        let (share, seconds) = standard.tolerance;
-        let allowed = (charged.0 * (1.0 - share) - seconds, charged.1 * (1.0 + share) + seconds);
+        let (Standard { seconds, processes, .. }, [least, most]) = (standard, standard.shares);
+        let allowed = (charged.0 * least - seconds, charged.1 * most + seconds);
+        // Who has to wait for a CPU amid a gather reads what was used later than the time.
+        let uncertain = charged.1 - charged.0;
+        let differ = (by_p_cpu - reported).abs() > reported * 0.02 + 0.03 + uncertain;
         let checks = [
             (charged.0 < 0.1, "the workload did next to nothing"),
             (readings.windows(2).any(|w| w[1].cpu_time < w[0].cpu_time), "cpu_time fell"),
             (reported < allowed.0, "too little"),
             (reported > allowed.1, "too much"),
-            ((by_p_cpu - reported).abs() > reported * 0.02 + 0.03, "p_cpu disagrees with cpu_time"),
-            (readings.iter().any(|r| !standard.processes.contains(&r.n_proc)), "wrong number of processes"),
+            (differ, "p_cpu disagrees with cpu_time"),
+            (readings.iter().any(|r| !processes.contains(&r.n_proc)), "wrong number of processes"),
         ];
         let faults = checks.into_iter().filter_map(|(wrong, fault)| wrong.then_some(fault)).collect();
         Self { title, reported, by_p_cpu, charged, allowed, faults }

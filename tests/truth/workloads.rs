@@ -5,21 +5,24 @@
 //! lie between two gathers: they wait for the test's cue ([`cued`]).
 
 use std::collections::VecDeque;
-use std::ffi::CStr;
-use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::ptr::{null, null_mut};
 use std::time::{Duration, Instant};
 
 use rustix::process::{
-    Pid, Resource, Rlimit, Signal, WaitId, WaitIdOptions, WaitOptions, getpid, kill_process, kill_process_group,
-    set_child_subreaper, set_parent_process_death_signal, setpgid, setrlimit, setsid, wait, waitid, waitpid,
+    Resource, Rlimit, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper,
+    set_parent_process_death_signal, setpgid, setrlimit, setsid, wait,
 };
-use rustix::time::{ClockId, clock_gettime};
+
+use crate::counted::COUNTED;
+use crate::parts::{
+    SHORT, await_cue, await_death, await_stop, become_step, burn, burn_forever, burn_until_cued, fork, fork_with_pid,
+    leave_to_the_others, orphan, ready, reap, sleep_forever, spawn_step, waited_children,
+};
+use crate::unseen::UNSEEN;
 
 /// Name and function of every workload whose CPU a scan can find, in the order in which they are run.
-pub const WORKLOADS: [(&str, fn() -> !); 15] = [
+pub const WORKLOADS: [(&str, fn() -> !); 18] = [
     ("steady", steady),
     ("children_of_5ms", children_of_5ms),
     ("children_of_200us", children_of_200us),
@@ -35,17 +38,14 @@ pub const WORKLOADS: [(&str, fn() -> !); 15] = [
     ("daemon", daemon),
     ("two_level_tree_dies", two_level_tree_dies),
     ("killed_process_group", killed_process_group),
+    ("killed_children", killed_children),
+    ("adopted_late", adopted_late),
+    ("children_of_one_pid", children_of_one_pid),
 ];
-
-/// The workloads whose CPU none but their cgroup knows.
-const UNSEEN: [(&str, fn() -> !); 1] = [("orphans_of_5ms", orphans_of_5ms)];
 
 /// What this executable does as one step of a workload that execs.
 const STEPS: [(&str, fn() -> !); 3] =
     [("burn", step_burn), ("reexec", step_reexec), ("reexec_from_thread", step_reexec_from_thread)];
-
-/// What most short lives last.
-const SHORT: Duration = Duration::from_millis(5);
 
 /// Half a gather interval: what happens this long after a gather is far from both its neighbours.
 const HALF_AN_INTERVAL: Duration = Duration::from_millis(500);
@@ -61,11 +61,16 @@ pub fn run(name: &str, cgroup: &str) -> ! {
     panic!("{name} ended by itself");
 }
 
+/// Name and function of every workload that uses CPU, whoever can find it.
+pub fn all() -> Vec<(&'static str, fn() -> !)> {
+    [&WORKLOADS[..], &UNSEEN.map(|(name, _, run)| (name, run))].concat()
+}
+
 fn run_root(name: &str, cgroup: &str) -> ! {
     std::fs::write(format!("{cgroup}/cgroup.procs"), "0").unwrap(); // "0" is the writer
     end_with_the_test();
     println!("{}", getpid());
-    named(&[&WORKLOADS[..], &UNSEEN].concat(), name)()
+    named(&[&all()[..], &COUNTED].concat(), name)()
 }
 
 /// Runs the step `name`: the other end of [`become_step`] and [`spawn_step`].
@@ -150,9 +155,7 @@ fn short_threads() -> ! {
 /// The leader thread has exited and another one works on: the process looks like a zombie, and is none.
 fn leader_gone() -> ! {
     std::thread::spawn(steady);
-    // SAFETY: ends this thread alone, with no unwinding. Nobody joins it, and what lies on its stack is never freed.
-    unsafe { libc::syscall(libc::SYS_exit, 0) };
-    unreachable!("the leader thread has exited");
+    leave_to_the_others()
 }
 
 /// The root replaces itself by exec every 5 ms: same pid, same start time, and the counters go on. It is no
@@ -283,105 +286,45 @@ fn burn_and_stop() {
     kill_process(getpid(), Signal::STOP).unwrap();
 }
 
-/// Children of 5 ms, one at a time, whose parent leaves at once: they are the init's when they die, and no process of
-/// the tree is charged for them. All of them are born and gone between two gathers.
-fn orphans_of_5ms() -> ! {
+/// Children that burn until they are SIGKILLed amid it, and are waited for then. What each used between the last tick
+/// and its death is in no exit record, but its parent is charged for it.
+fn killed_children() -> ! {
     ready();
     loop {
-        let (mut held, holder) = std::io::pipe().unwrap();
-        reap(fork(|| _ = fork(|| burn(SHORT))));
-        drop(holder);
-        held.read_to_end(&mut Vec::new()).unwrap(); // until the last holder, the orphan, is no more
-    }
-}
-
-// What they are made of.
-
-/// Tells the test that the workload is what its name says: from now on it may be measured.
-fn ready() {
-    println!("ready");
-}
-
-/// Whether the test has given the next cue, a newline on stdin: it does so after every gather it measures from.
-/// Takes it, so that only one process of the tree acts on it.
-fn cued() -> bool {
-    let stdin = std::io::stdin();
-    rustix::io::ioctl_fionread(&stdin).unwrap() > 0 && rustix::io::read(&stdin, &mut [0; 1]).unwrap() > 0
-}
-
-/// Uses CPU until this thread has used as much more.
-fn burn(cpu: Duration) {
-    let used = || Duration::try_from(clock_gettime(ClockId::ThreadCPUTime)).unwrap();
-    let until = used() + cpu;
-    while used() < until {
-        (0..1000).for_each(|i| _ = std::hint::black_box(i)); // user time, not the clock's system time alone
-    }
-}
-
-fn burn_until_cued() {
-    while !cued() {
+        let child = fork(|| burn_forever());
         burn(SHORT);
+        kill_process(child, Signal::KILL).unwrap();
+        reap(child);
     }
 }
 
-fn burn_forever() -> ! {
-    loop {
-        burn(SHORT);
-    }
-}
-
-fn sleep_forever() -> ! {
-    loop {
-        std::thread::park();
-    }
-}
-
-fn waited_children(cpu: Duration) -> ! {
-    loop {
-        reap(fork(|| burn(cpu)));
-    }
-}
-
-/// Forks a child that runs `life` and exits.
-fn fork(life: impl FnOnce()) -> Pid {
-    // SAFETY: only called while the process has one thread, so the child finds nothing locked or half done.
-    match unsafe { libc::fork() } {
-        0 => {
-            life();
-            std::process::exit(0)
+/// Orphans of 5 ms, adopted by a subreaper inside the tree that reaps none before the next cue: by then there are some
+/// two hundred. Each counts when it dies, has another parent than the one that it was born to, and must not count again
+/// when that one is charged for it.
+fn adopted_late() -> ! {
+    let _adopter = fork(|| {
+        set_child_subreaper(Some(getpid())).unwrap();
+        let _maker = fork(|| {
+            loop {
+                orphan(|| burn(SHORT));
+            }
+        });
+        ready();
+        loop {
+            await_cue();
+            while wait(WaitOptions::NOHANG).unwrap().is_some() {}
         }
-        -1 => panic!("fork: {}", std::io::Error::last_os_error()),
-        pid => Pid::from_raw(pid).unwrap(),
+    });
+    sleep_forever()
+}
+
+/// Children of 5 ms, waited for, each with the pid of the last. Most begin in the same tick as the one before, or the next:
+/// a start time hardly tells them apart.
+fn children_of_one_pid() -> ! {
+    let mut last = getpid();
+    ready();
+    loop {
+        last = fork_with_pid(last, || burn(SHORT));
+        reap(last);
     }
-}
-
-fn reap(child: Pid) {
-    waitpid(Some(child), WaitOptions::empty()).unwrap();
-}
-
-/// Waits until `child` is dead, and leaves it a zombie.
-fn await_death(child: Pid) {
-    waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
-}
-
-fn await_stop(child: Pid) {
-    waitpid(Some(child), WaitOptions::UNTRACED).unwrap();
-}
-
-/// Replaces the process by one step of this executable.
-fn become_step(name: &str) -> ! {
-    panic!("{}", Command::new("/proc/self/exe").args(["step", name]).exec())
-}
-
-/// Runs one step of this executable as a child. Written out, since whether `Command` uses posix_spawn is its
-/// own affair.
-fn spawn_step(name: &CStr) -> Pid {
-    let arguments = [c"truth", c"step", name].map(|argument| argument.as_ptr().cast_mut());
-    let argv = [arguments[0], arguments[1], arguments[2], null_mut()];
-    let environment = [null_mut()];
-    let (mut pid, exe) = (0, c"/proc/self/exe".as_ptr());
-    // SAFETY: the strings end with NUL, the arrays with NULL, and all outlive the call.
-    let error = unsafe { libc::posix_spawn(&mut pid, exe, null(), null(), argv.as_ptr(), environment.as_ptr()) };
-    assert_eq!(error, 0, "posix_spawn");
-    Pid::from_raw(pid).unwrap()
 }

@@ -1,0 +1,190 @@
+//! The plugin, as one of those who watch a workload.
+
+use std::fmt::Write;
+use std::fs;
+
+use rustix::system::uname;
+use tempfile::NamedTempFile;
+
+use crate::cgroup::readable;
+use crate::support::{self, Plugin, PublicBinary, field};
+use crate::verdict::Reading;
+
+/// How a workload is watched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// As root, who is told of every birth and of what each process had used when it exited.
+    Events,
+    /// As root, by scans of /proc alone.
+    Scan,
+    /// As an ordinary user, who is told of births and exits since Linux 6.6, but not of what was used.
+    Ordinary,
+}
+
+impl Way {
+    pub const ALL: [Self; 3] = [Self::Events, Self::Scan, Self::Ordinary];
+
+    /// The ways that this machine allows; says so if that is not all of them.
+    pub fn possible() -> Vec<Self> {
+        let missing = why_no_events();
+        if let Some(reason) = &missing {
+            support::skip(&format!("exit records are not to be had: {reason}"));
+        }
+        Self::ALL.into_iter().filter(|way| *way != Self::Events || missing.is_none()).collect()
+    }
+
+    pub fn title(self) -> &'static str {
+        match self {
+            Self::Events => "root, by events",
+            Self::Scan => "root, by scans",
+            Self::Ordinary => "an ordinary user",
+        }
+    }
+
+    /// What the tag `accounting` of the plugin's own line may say.
+    fn told(self) -> &'static [&'static str] {
+        match self {
+            Self::Events => &["events"],
+            Self::Scan => &["scan"],
+            Self::Ordinary => &["connector", "scan"],
+        }
+    }
+}
+
+/// Why not even root is told of exits here.
+fn why_no_events() -> Option<String> {
+    // linux/proc_ns.h: the first namespaces, but for the network's, which is pid 1's. In others the kernel is silent.
+    let namespace = |path: &str| fs::read_link(path).ok();
+    for (name, first) in [("user", "user:[4026531837]"), ("pid", "pid:[4026531836]")] {
+        if namespace(&format!("/proc/self/ns/{name}")).is_none_or(|link| link.as_os_str() != first) {
+            return Some(format!("this is not the first {name} namespace"));
+        }
+    }
+    // Root with few capabilities may not look.
+    let network = [namespace("/proc/self/ns/net"), namespace("/proc/1/ns/net")];
+    if let [Some(own), Some(first)] = network
+        && own != first
+    {
+        return Some("this is not the first network namespace".into());
+    }
+    let release = uname().release().to_string_lossy().into_owned();
+    let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
+    let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
+    (version < (5, 19)).then(|| format!("Linux {release} is older than 5.19"))
+}
+
+/// What is watched.
+pub struct Target {
+    pub name: String,
+    /// As the configuration has it.
+    pub selector: String,
+}
+
+/// A plugin that watches targets in one way, and what it has reported of each.
+pub struct Watcher {
+    pub way: Way,
+    plugin: Plugin,
+    targets: Vec<String>,
+    measurements: usize,
+    /// By target, in the order in which they were given.
+    pub readings: Vec<Vec<Reading>>,
+    /// Read as long as the plugin may.
+    _configuration: NamedTempFile,
+    /// What it says of how it accounts, and how often it lost events.
+    told: (String, String),
+}
+
+impl Watcher {
+    pub fn start(way: Way, targets: &[Target], collect: &[&str], public: &PublicBinary) -> Self {
+        let configuration = configuration(targets, collect);
+        let mut command = match way {
+            Way::Events | Way::Scan => support::command(),
+            Way::Ordinary => public.command_as_ordinary_user(),
+        };
+        command.arg("--config").arg(configuration.path());
+        // The others have what is there by default.
+        if way == Way::Scan {
+            command.args(["--accounting", "scan"]);
+        }
+        Self {
+            way,
+            plugin: Plugin::start(command),
+            targets: targets.iter().map(|target| target.name.clone()).collect(),
+            measurements: collect.len(),
+            readings: targets.iter().map(|_| Vec::new()).collect(),
+            _configuration: configuration,
+            told: (String::new(), String::new()),
+        }
+    }
+
+    /// One gather: a line of each measurement for each target, and the plugin's own.
+    pub fn gather(&mut self) -> Answer {
+        let answer = Answer(self.plugin.gather(self.targets.len() * self.measurements + 1));
+        let own = answer.line("taskstats_agent,");
+        let accounting = own.split([',', ' ']).find_map(|tag| tag.strip_prefix("accounting="));
+        self.told = (accounting.unwrap().into(), field(own, "events_lost").unwrap_or("no idea how often").into());
+        answer
+    }
+
+    /// One gather that counts; `charged` is asked before and after what each target had been charged.
+    pub fn read(&mut self, charged: impl Fn() -> Vec<f64>) {
+        let before = charged();
+        let answer = self.gather();
+        let after = charged();
+        for (index, target) in self.targets.iter().enumerate() {
+            self.readings[index].push(Reading::new(before[index], &answer, target, after[index]));
+        }
+    }
+
+    /// How it accounts, and if that is not how it should, that it is wrong: then there is no need to wonder about the
+    /// rest.
+    pub fn accounting(&self) -> Result<String, String> {
+        let (accounting, lost) = &self.told;
+        let text = format!("accounting={accounting}, events lost: {lost}");
+        let expected = self.way.told();
+        if expected.contains(&accounting.as_str()) {
+            Ok(text)
+        } else {
+            Err(format!("{text}; IT SHOULD BE {}", expected.join(" OR ").to_uppercase()))
+        }
+    }
+
+    /// Whether it is told of births, by what it says itself.
+    pub fn knows_births(&self) -> bool {
+        self.told.0 != "scan"
+    }
+}
+
+/// A configuration with these targets, which any user can read.
+fn configuration(targets: &[Target], collect: &[&str]) -> NamedTempFile {
+    let mut text = "[[inputs.taskstats]]\nself_stats = true\npsstat_fields = [\"all\"]\n".to_owned();
+    writeln!(text, "collect = {collect:?}").unwrap();
+    for Target { name, selector } in targets {
+        writeln!(text, "[[inputs.taskstats.target]]\nname = \"{name}\"\n{selector}").unwrap();
+    }
+    readable(&text)
+}
+
+/// The lines of one gather.
+pub struct Answer(Vec<String>);
+
+impl Answer {
+    /// The line that begins so.
+    fn line(&self, begin: &str) -> &str {
+        let line = self.0.iter().find(|line| line.starts_with(begin));
+        line.unwrap_or_else(|| panic!("no line {begin}... in {self:?}", self = self.0))
+    }
+
+    /// A field of a measurement of a target.
+    pub fn number(&self, measurement: &str, target: &str, name: &str) -> f64 {
+        let line = self.line(&format!("{measurement},process_name={target} "));
+        let number = field(line, name).and_then(|text| text.trim_end_matches('i').parse().ok());
+        number.unwrap_or_else(|| panic!("{name} is missing: {line}"))
+    }
+
+    /// The timestamp, in seconds.
+    pub fn time(&self) -> f64 {
+        let time = self.0[0].rsplit(' ').next().and_then(|time| time.parse::<f64>().ok());
+        time.unwrap_or_else(|| panic!("no timestamp: {}", self.0[0])) / 1e9
+    }
+}
