@@ -36,6 +36,9 @@ pub struct Sight {
     pub id: Identity,
     /// Its parent's pid.
     pub ppid: u32,
+    /// The pid of its nearest ancestor by birth, if it was born since the last gather and has another parent by now; else its
+    /// parent's.
+    pub origin: u32,
     /// A lower bound of what it has used itself.
     pub own: u64,
     /// What the kernel has charged it for children it waited for.
@@ -217,7 +220,7 @@ impl Ledger {
         deaths: &Deaths,
         presence: impl Fn(Identity) -> Presence + Copy,
     ) -> Charges {
-        let newborn = sights.iter().filter(|sight| sight.newborn).map(|sight| (sight.id, sight.ppid));
+        let newborn = sights.iter().filter(|sight| sight.newborn).map(|sight| (sight.id, sight.origin));
         let dead_newborn = deaths.last.iter().filter(|last| last.newborn).map(|last| (last.id, last.ppid));
         self.open_accounts(newborn.chain(dead_newborn));
         let gone = self.take_last_sights(deaths, presence);
@@ -242,7 +245,8 @@ impl Ledger {
         Charges { living, gone }
     }
 
-    /// Opens an account for each that was born since: it may have lost children that others have known.
+    /// Opens an account for each that was born since, under whoever was above it then: it may have lost children that others have
+    /// known, and these may have been adopted by those between that one and its parent.
     fn open_accounts(&mut self, newborn: impl Iterator<Item = (Identity, u32)>) {
         let before = self.accounts.len();
         for (id, ppid) in newborn {
@@ -606,7 +610,7 @@ mod tests {
     /// A process seen before: pid, parent, own and reaped in ms.
     fn old(pid: u32, ppid: u32, own: u64, reaped: u64) -> Sight {
         let (own, reaped) = (own * MS, reaped * MS);
-        Sight { id: id(pid), ppid, own, reaped, zombie: false, newborn: false, stale: false }
+        Sight { id: id(pid), ppid, origin: ppid, own, reaped, zombie: false, newborn: false, stale: false }
     }
 
     fn newborn(pid: u32, ppid: u32, own: u64, reaped: u64) -> Sight {

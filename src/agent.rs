@@ -238,7 +238,7 @@ impl Agent {
     /// The members of each series selected, in their order.
     fn members(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
         let members = selection.iter().map(|(tags, selected)| {
-            let before = self.series.get(tags).map(Series::members_found).unwrap_or_default();
+            let before = self.series.get(tags).map(Series::members_and_departed).unwrap_or_default();
             selected.members(&self.processes, &before)
         });
         members.collect()

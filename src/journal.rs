@@ -8,7 +8,7 @@
 //! No event says that a dead process was waited for. Until it is gone ([`Journal::prune`] asks), it is a zombie: nobody has
 //! been charged for it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use crate::kernel::exit_records::ExitRecord;
 use crate::kernel::proc_connector::Event;
@@ -103,7 +103,7 @@ fn add_all(sums: &mut [u64; COUNTERS], more: &[u64; COUNTERS]) {
 pub struct Birth {
     /// As it is now.
     pub stat: Stat,
-    /// Its nearest ancestor by birth, of those that live or were known before.
+    /// Its nearest ancestor by birth, of those that were read now or known before.
     pub ancestor: Option<Who>,
     /// If it is dead: its record.
     pub record: Option<Box<ExitRecord>>,
@@ -146,9 +146,11 @@ struct New {
 /// A process that was known and has died, or at least its leader.
 #[derive(Debug, Default)]
 struct Ended {
-    /// Whether it is gone for sure: its pid was given to another.
-    gone: bool,
+    /// Whether it is dead for sure, and its record, if there is one, was told.
+    is_told: bool,
     record: Option<Box<ExitRecord>>,
+    /// Whether it is gone for sure: its pid was given to another.
+    is_gone: bool,
 }
 
 /// See the module.
@@ -161,19 +163,19 @@ pub struct Journal {
     is_settling: bool,
     known: HashSet<u32>,
     /// Some of the known.
-    ended: HashMap<u32, Ended>,
+    ended: BTreeMap<u32, Ended>,
     /// Some of the known.
     changed: BTreeSet<u32>,
-    new: HashMap<u32, New>,
+    new: BTreeMap<u32, New>,
     /// Ancestor and pid of each of the new ones that has one.
     descent: BTreeSet<(Who, u32)>,
     /// Those of the new ones that ended, in the order in which they did, and others.
     dead: Vec<u32>,
     /// So many of them are pruned.
     dead_max: usize,
-    unseen: HashMap<Who, Unseen>,
-    /// Records whose events may be yet to come.
-    records: Vec<ExitRecord>,
+    unseen: BTreeMap<Who, Unseen>,
+    /// Records whose events may be yet to come, in the order in which they came.
+    records: VecDeque<ExitRecord>,
 }
 
 impl Journal {
@@ -189,7 +191,7 @@ impl Journal {
         for stat in known {
             self.known.insert(stat.id.pid);
             if stat.is_zombie() || stat.is_leaderless() {
-                self.ended.insert(stat.id.pid, Ended::default());
+                self.ended.insert(stat.id.pid, Ended { is_told: stat.is_zombie(), ..Ended::default() });
             }
         }
     }
@@ -207,7 +209,7 @@ impl Journal {
     /// Takes a record. Its process's birth may be told after it, before the next [`Journal::flush`].
     pub fn record(&mut self, record: ExitRecord) {
         if self.has_begun {
-            self.records.push(record);
+            self.records.push_back(record);
         }
     }
 
@@ -247,13 +249,19 @@ impl Journal {
         self.prune(is_gone);
         let gone = self.let_the_known_go(is_gone);
         let births = self.read_the_new(&mut read);
-        self.make_known(&births);
+        self.make_known(&births, &gone);
         let changed = std::mem::take(&mut self.changed).into_iter();
         let changed = changed.map(|pid| (pid, self.ended.get(&pid).and_then(|ended| ended.record.clone()))).collect();
         let new = &self.new;
-        let unseen = self.unseen.extract_if(|who, _| !matches!(who, Who::New(pid) if new.contains_key(pid))).collect();
+        let unseen = self.unseen.extract_if(.., |who, _| !matches!(who, Who::New(pid) if new.contains_key(pid)));
+        let unseen = unseen.collect();
         self.dead_max = DEAD_MAX;
         Changes { gone, changed, births, unseen }
+    }
+
+    /// This one is to be read again at the next gather.
+    pub fn doubt(&mut self, pid: u32) {
+        self.changed.insert(pid);
     }
 
     /// After the living were read: what was told meanwhile of those that are gone, and the records of those of the known that
@@ -264,7 +272,7 @@ impl Journal {
         let ended = &mut self.ended;
         let records = vanished.filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
         let records = records.collect();
-        let unseen = self.unseen.extract_if(|who, _| matches!(who, Who::Known(_)));
+        let unseen = self.unseen.extract_if(.., |who, _| matches!(who, Who::Known(_)));
         let unseen = unseen.map(|(who, sums)| match who {
             Who::Known(pid) | Who::New(pid) => (pid, sums),
         });
@@ -276,7 +284,7 @@ impl Journal {
         if self.new.contains_key(&pid) {
             return Some(Who::New(pid));
         }
-        let is_gone = self.ended.get(&pid).is_some_and(|ended| ended.gone);
+        let is_gone = self.ended.get(&pid).is_some_and(|ended| ended.is_gone);
         (self.known.contains(&pid) && !is_gone).then_some(Who::Known(pid))
     }
 
@@ -302,18 +310,30 @@ impl Journal {
 
     /// The pid is given to another: whoever had it died, and was waited for.
     fn replace(&mut self, pid: u32, before: Who) {
-        if let Some(index) = self.records.iter().position(|record| record.pid == pid) {
-            let record = self.records.remove(index);
-            self.end(record);
-        }
+        self.end_early(pid);
         match before {
             Who::New(pid) => self.bury(pid),
-            Who::Known(pid) => self.ended.entry(pid).or_default().gone = true,
+            Who::Known(pid) => self.ended.entry(pid).or_default().is_gone = true,
+        }
+    }
+
+    /// Takes the record of whoever has this pid before the others: who is who is known best at the time of which it tells.
+    fn end_early(&mut self, pid: u32) {
+        let is_told = match self.who(pid) {
+            Some(Who::New(pid)) => self.new.get(&pid).is_some_and(|new| new.ended),
+            Some(Who::Known(pid)) => self.ended.get(&pid).is_some_and(|ended| ended.is_told),
+            None => true,
+        };
+        let record = || self.records.iter().position(|record| record.pid == pid);
+        let record = if is_told { None } else { record() };
+        if let Some(record) = record.and_then(|index| self.records.remove(index)) {
+            self.end(record);
         }
     }
 
     /// A leader exits.
     fn exit(&mut self, pid: u32) {
+        self.end_early(pid);
         match self.who(pid) {
             Some(Who::Known(pid)) => {
                 self.ended.entry(pid).or_default();
@@ -333,8 +353,11 @@ impl Journal {
     fn end(&mut self, exit: ExitRecord) {
         match self.who(exit.pid) {
             Some(Who::Known(pid)) => {
-                self.ended.entry(pid).or_default().record.get_or_insert_with(|| Box::new(exit));
-                self.changed.insert(pid);
+                let ended = self.ended.entry(pid).or_default();
+                if !ended.is_told {
+                    (ended.is_told, ended.record) = (true, Some(Box::new(exit)));
+                    self.changed.insert(pid);
+                }
             }
             Some(Who::New(pid)) => {
                 let parent = self.who(exit.parent);
@@ -402,7 +425,7 @@ impl Journal {
     /// Those of the known that are gone.
     fn let_the_known_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<ExitRecord>>)> {
         let Self { ended, known, changed, .. } = self;
-        let gone = ended.extract_if(|pid, ended| ended.gone || is_gone(*pid));
+        let gone = ended.extract_if(.., |pid, ended| ended.is_gone || is_gone(*pid));
         let gone = gone.map(|(pid, ended)| {
             known.remove(&pid);
             changed.remove(&pid);
@@ -421,27 +444,35 @@ impl Journal {
                 self.bury(pid); // a thread of another process has its pid
             }
         }
+        let are_read: HashSet<_> = stats.iter().map(|stat| stat.id.pid).collect();
         let birth = |stat: Stat| {
             let New { ancestor, record, .. } = self.new.get(&stat.id.pid)?;
-            Some(Birth { stat, ancestor: *ancestor, record: record.clone() })
+            let mut ancestor = *ancestor;
+            while let Some(Who::New(pid)) =
+                ancestor.filter(|who| !matches!(who, Who::New(pid) if are_read.contains(pid)))
+            {
+                ancestor = self.new.get(&pid)?.ancestor;
+            }
+            Some(Birth { stat, ancestor, record: record.clone() })
         };
         stats.into_iter().filter_map(birth).collect()
     }
 
-    fn make_known(&mut self, births: &[Birth]) {
+    fn make_known(&mut self, births: &[Birth], gone: &[(u32, Option<Box<ExitRecord>>)]) {
         for Birth { stat, .. } in births {
             let pid = stat.id.pid;
             self.known.insert(pid);
             if let Some(New { ended: true, record, .. }) = self.new.remove(&pid) {
-                self.ended.insert(pid, Ended { gone: false, record });
+                self.ended.insert(pid, Ended { is_told: record.is_some(), record, is_gone: false });
             }
         }
         self.descent.clear();
         for (pid, new) in &mut self.new {
+            // One that went away just now can still be told by its pid until the next time.
             new.ancestor = new.ancestor.and_then(|ancestor| match ancestor {
                 Who::New(pid) | Who::Known(pid) if self.known.contains(&pid) => Some(Who::Known(pid)),
-                Who::Known(_) => None,
-                Who::New(_) => Some(ancestor),
+                Who::Known(pid) if !gone.iter().any(|(gone, _)| *gone == pid) => None,
+                Who::Known(_) | Who::New(_) => Some(ancestor),
             });
             self.descent.extend(new.ancestor.map(|ancestor| (ancestor, *pid)));
         }
@@ -671,7 +702,7 @@ mod tests {
         let mut told = Told::begin(true);
         told.fork(10, 20).fork(20, 21).reap(20).live(20, 22, 3); // 20 is hidden
         let changes = told.settle();
-        assert_eq!((changes.births.len(), changes.births[0].ancestor), (1, Some(Born(20))));
+        assert_eq!((changes.births.len(), changes.births[0].ancestor), (1, Some(Known(10))));
         assert!(changes.unseen.is_empty());
         assert_eq!(told.end(20, 10, 5).sums(), [(Known(10), 2, 8, 8, 3)]);
     }
@@ -722,5 +753,54 @@ mod tests {
             assert!(kept.iter().all(|kept| *kept <= DEAD_MAX + 2), "{kept:?} after {round}");
         }
         assert_eq!(told.sums(), [(Known(1), 0, 0, 200_000, 0), (Known(10), 400_000, 400_000, 200_000, 0)]);
+    }
+
+    #[test]
+    fn a_record_is_not_that_of_one_whose_end_was_told() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20).end(20, 10, 5).flush().reap(20);
+        told.journal.record(record(20, 11, 7)); // records are read first
+        assert_eq!(told.fork(11, 20).reap(20).sums(), [(Known(10), 1, 5, 5, 0), (Known(11), 1, 7, 7, 0)]);
+        // So it is with a zombie that was there in the beginning.
+        let mut told = Told::begin(true);
+        told.journal.begin(true, [stat(10, 'S'), stat(11, 'Z')].iter());
+        told.journal.settled();
+        told.reap(11).journal.record(record(11, 10, 7));
+        let changes = told.fork(10, 11).reap(11).settle();
+        assert_eq!((changes.gone, changes.unseen.len()), (vec![(11, None)], 1));
+    }
+
+    #[test]
+    fn who_cannot_be_read_is_nobodys_ancestor() {
+        // forked twice, and the one in the middle was waited for after it was asked for and before it was read
+        let mut told = Told::begin(true);
+        told.fork(10, 20).fork(20, 21).end(20, 10, 1);
+        let changes = told.journal.settle(&|_| false, |pid| (pid == 21).then(|| stat(21, 'S')));
+        assert_eq!(changes.births[0].ancestor, Some(Known(10)));
+    }
+
+    #[test]
+    fn what_is_told_while_the_living_are_read_is_told_by_pid() {
+        let mut told = Told::begin(true);
+        told.settle();
+        told.live(10, 20, 5).live(11, 21, 7).end(11, 10, 70).reap(11);
+        let there = told.there.clone();
+        let is_gone = |pid| !there.iter().any(|(there, _)| *there == pid);
+        let Later { records, unseen } = told.journal.conclude(&is_gone, [11].into_iter());
+        assert_eq!(records, [(11, Box::new(record(11, 10, 70)))]);
+        let counts: Vec<_> = unseen.iter().map(|(pid, unseen)| (*pid, unseen.count, unseen.used.cpu)).collect();
+        assert_eq!(counts, [(10, 1, 5), (11, 1, 7)]);
+        let changes = told.settle();
+        assert_eq!((changes.gone, changes.unseen), (vec![(11, None)], vec![]));
+    }
+
+    /// The exit of the first life is told a drain later than its record.
+    #[test]
+    fn a_late_exit_takes_no_record_of_the_next_life() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20).end(20, 10, 5).flush().reap(20);
+        told.journal.record(record(20, 11, 7));
+        told.journal.event(Event::Exit { pid: 20, parent: None });
+        assert_eq!(told.fork(11, 20).reap(20).sums(), [(Known(10), 1, 5, 5, 0), (Known(11), 1, 7, 7, 0)]);
     }
 }

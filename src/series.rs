@@ -1,5 +1,7 @@
 //! A series: what is remembered of one tag set from gather to gather.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use crate::account::{Charge, CpuTime, Rate, Tally};
@@ -19,9 +21,9 @@ pub struct Series {
     /// How it is written.
     pub output: Output,
     members: Vec<Member>,
-    /// Those that were found at the last gather and went away before they could be read, sorted by pid.
+    /// Those that went away by the last gather: who was born to them may be told of at the next.
     #[serde(skip)]
-    vanished: Vec<Member>,
+    departed: Vec<Member>,
     top: Vec<Root>,
     /// Roots that went away and have not been replaced: no more than there ever were at once.
     vacant: Vec<Root>,
@@ -133,7 +135,7 @@ impl Series {
         Self {
             output,
             members: Vec::new(),
-            vanished: Vec::new(),
+            departed: Vec::new(),
             top: Vec::new(),
             vacant: Vec::new(),
             selected: Vec::new(),
@@ -171,12 +173,15 @@ impl Series {
         &self.members
     }
 
-    /// The same, and those that went away before they could be read.
+    /// The same, and those that had gone away by then.
     #[must_use]
-    pub fn members_found(&self) -> Vec<Member> {
-        let mut members = [self.members.as_slice(), &self.vanished].concat();
+    pub fn members_and_departed(&self) -> Cow<'_, [Member]> {
+        if self.departed.is_empty() {
+            return Cow::Borrowed(&self.members);
+        }
+        let mut members = [self.members.as_slice(), &self.departed].concat();
         members.sort_unstable_by_key(|member| member.id);
-        members
+        Cow::Owned(members)
     }
 
     /// The processes that were selected, and not only descend from one, sorted by pid.
@@ -206,7 +211,12 @@ impl Series {
             self.utime.meter(of(|usage| usage.user), *all, first);
             self.stime.meter(of(|usage| usage.system), *all, first);
         }
-        (self.members, self.vanished) = (reading.members, reading.vanished);
+        let is_here = |member: &Member| reading.processes.presence(member.id) == Presence::Here;
+        let departed = self.members.iter().copied().filter(|member| !is_here(member));
+        let vanished = reading.vanished.into_iter().filter(|member| !self.has(member.id));
+        self.departed = departed.chain(vanished).collect();
+        self.departed.sort_unstable_by_key(|member| member.id);
+        self.members = reading.members;
         (self.top, self.selected) = (reading.top, reading.selected);
         self.at = reading.at;
         self.rate.begin(self.cpu_time.total(), self.at);
@@ -254,7 +264,7 @@ impl Series {
     fn has_gone(&self, id: Identity, reading: &Reading) -> bool {
         let is_in = |members: &[Member]| members.binary_search_by_key(&id, |member| member.id).is_ok();
         reading.processes.presence(id) != Presence::Here
-            && (self.has(id) || is_in(&reading.vanished) || is_in(&self.vanished))
+            && (self.has(id) || is_in(&reading.vanished) || is_in(&self.departed))
     }
 
     /// What stands for those that were born in it and died since the last gather, so that nobody has seen them.

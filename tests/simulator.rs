@@ -283,6 +283,7 @@ impl Plugin {
         Sight {
             id: Identity { pid, start: process.start },
             ppid: process.ppid,
+            origin: process.ppid,
             own: process.own.text().max(exact),
             reaped: process.reaped.text(),
             zombie: process.zombie,

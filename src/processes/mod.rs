@@ -51,11 +51,13 @@ pub struct Processes {
     records: BTreeMap<Identity, Box<ExitRecord>>,
     /// Those that went away since the last gather, with their exit records.
     gone: BTreeMap<Identity, Box<ExitRecord>>,
-    /// Those that went away while they were to be read.
+    /// Those that went away while they were to be read, sorted by pid.
     vanished: Vec<Identity>,
+    /// They, and those that went away before: whose pids may still be told of until the next gather. Sorted by pid.
+    departed: Vec<Identity>,
     /// What stands for those that were born and died since, at others.
     unseen: BTreeMap<Identity, Unseen>,
-    /// Those born since whose parents are not those that they were born to: with the nearest ancestors by birth.
+    /// Those born since whose parents are not those that they were born to, sorted by pid: with the nearest ancestors by birth.
     strays: Vec<(Identity, Identity)>,
 }
 
@@ -117,7 +119,7 @@ impl Processes {
         proc: &mut Proc,
         now: u64,
     ) -> Option<io::Error> {
-        let vanished = std::mem::take(&mut self.vanished);
+        let departed = std::mem::take(&mut self.departed);
         self.begin(now);
         self.is_scanned = false;
         let mut failed = None;
@@ -130,9 +132,8 @@ impl Processes {
         };
         let Changes { gone, changed, births, unseen } = journal.settle(is_gone, &mut look);
         // By what the table was: the pid of one that was known may be another's by now.
-        let vanished = |pid| vanished.iter().copied().find(|id| id.pid == pid);
         let before = |who| match who {
-            Who::Known(pid) => self.get(pid).map(|stat| stat.id).or_else(|| vanished(pid)),
+            Who::Known(pid) => self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&departed, pid)),
             Who::New(_) => None,
         };
         let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
@@ -144,6 +145,10 @@ impl Processes {
         for (pid, record) in changed {
             self.look_again(pid, record, &mut look);
         }
+        // One whose parent went away after that one was to be read, and before it was, has another one now.
+        let is_homeless = |stat: &&Stat| stat.ppid > 0 && self.table.get(stat.ppid).is_none();
+        let homeless = ancestors.iter().filter_map(|(id, ..)| self.get(id.pid)).filter(is_homeless);
+        homeless.for_each(|stat| journal.doubt(stat.id.pid));
         self.listed.clear();
         self.listed.extend(self.table.pids());
         let now = |who, before: Option<Identity>| match who {
@@ -157,6 +162,7 @@ impl Processes {
             (ancestor.pid != ppid).then_some((id, ancestor))
         });
         self.strays = strays.collect();
+        self.strays.sort_unstable();
         self.unseen = unseen;
         failed
     }
@@ -165,11 +171,17 @@ impl Processes {
     fn replace(&mut self, gone: Vec<(u32, Option<Box<ExitRecord>>)>, births: Vec<Birth>) {
         for (pid, record) in gone {
             self.files.close(pid);
-            if let Some(id) = self.table.remove(pid) {
-                self.records.remove(&id);
-                self.gone.extend(record.map(|record| (id, record)));
+            if let Some(Stat { id, ppid, .. }) = self.table.remove(pid) {
+                self.departed.push(id);
+                // Who has adopted a zombie since its record was made is what its stat says.
+                let parent = self.records.remove(&id).map(|_| ppid);
+                self.gone.extend(record.map(|mut record| {
+                    record.parent = parent.unwrap_or(record.parent);
+                    (id, record)
+                }));
             }
         }
+        self.departed.sort_unstable();
         let records = &mut self.records;
         self.table.add(births.into_iter().map(|Birth { stat, record, .. }| {
             records.extend(record.map(|record| (stat.id, record)));
@@ -239,12 +251,13 @@ impl Processes {
     /// nobody knows.
     pub fn conclude(&mut self, journal: &mut Journal, is_gone: &dyn Fn(u32) -> bool) {
         let Later { records, unseen } = journal.conclude(is_gone, self.vanished.iter().map(|id| id.pid));
-        let vanished = |pid| self.vanished.iter().copied().find(|id| id.pid == pid);
+        self.departed.extend(&self.vanished);
+        self.departed.sort_unstable();
         for (pid, record) in records {
-            self.gone.extend(vanished(pid).map(|id| (id, record)));
+            self.gone.extend(with_pid(&self.vanished, pid).map(|id| (id, record)));
         }
         for (pid, later) in unseen {
-            if let Some(id) = self.get(pid).map(|stat| stat.id).or_else(|| vanished(pid)) {
+            if let Some(id) = self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&self.departed, pid)) {
                 self.unseen.entry(id).or_default().add_late(&later);
             }
         }
@@ -262,6 +275,7 @@ impl Processes {
         self.listings = [Some(now), newest, older];
         self.stale.clear();
         self.vanished.clear();
+        self.departed.clear();
         self.gone.clear();
         self.unseen.clear();
         self.strays.clear();
@@ -365,6 +379,13 @@ impl Processes {
         &self.strays
     }
 
+    /// The pid of the nearest ancestor by birth of a process born since the last gather; of others, that of the parent.
+    #[must_use]
+    pub fn origin(&self, stat: &Stat) -> u32 {
+        let stray = self.strays.binary_search_by_key(&stat.id, |(stray, _)| *stray);
+        stray.ok().and_then(|index| self.strays.get(index)).map_or(stat.ppid, |(_, ancestor)| ancestor.pid)
+    }
+
     /// Whether a process could not be read at this gather and is as it was at the one before.
     #[must_use]
     pub fn is_stale(&self, id: Identity) -> bool {
@@ -384,6 +405,12 @@ impl Processes {
         let [now, previous, before] = self.listings;
         born_between(id, before.or(previous), now)
     }
+}
+
+/// The one with this pid, of those that are sorted by it.
+fn with_pid(ids: &[Identity], pid: u32) -> Option<Identity> {
+    let index = ids.binary_search_by_key(&pid, |id| id.pid).ok()?;
+    ids.get(index).copied()
 }
 
 /// A mark for each of the processes, by place.

@@ -1,6 +1,6 @@
 //! Processes by pid and by parent, so kept that a change costs little whatever the number of processes is.
 
-use crate::kernel::stat::{Identity, Stat};
+use crate::kernel::stat::Stat;
 
 /// What is known of each process.
 #[derive(Debug, Default)]
@@ -86,7 +86,7 @@ impl Table {
         self.by_parent.sort();
     }
 
-    pub(super) fn remove(&mut self, pid: u32) -> Option<Identity> {
+    pub(super) fn remove(&mut self, pid: u32) -> Option<Stat> {
         let index = self.by_pid.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
         let (_, place) = self.by_pid.remove(index);
         let stat = self.stats.swap_remove(place as usize);
@@ -96,7 +96,7 @@ impl Table {
         if let Some((_, new)) = moved.and_then(|index| self.by_pid.get_mut(index)) {
             *new = place;
         }
-        Some(stat.id)
+        Some(stat)
     }
 }
 
@@ -142,7 +142,7 @@ mod tests {
                         table.update(&new);
                         map.entry(pid).and_modify(|known| *known = new);
                     }
-                    2 => prop_assert_eq!(table.remove(pid), map.remove(&pid).map(|stat: Stat| stat.id)),
+                    2 => prop_assert_eq!(table.remove(pid), map.remove(&pid)),
                     _ => table = Table::of(map.values().rev().copied().collect()),
                 }
                 prop_assert!(table.iter().eq(map.values()) && table.pids().eq(map.keys().copied()));
