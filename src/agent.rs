@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cache::{Cache, State};
 use crate::cli::Arguments;
-use crate::collect::{Collectors, Look, Plan, Samples, psstat};
+use crate::collect::{Collectors, Look, Plan, Samples};
 use crate::config::Settings;
 use crate::encode::{Tags, encode};
 use crate::host::Host;
@@ -232,6 +232,7 @@ impl Agent {
         let (samples, vanished) = self.sample(&selection, &mut members, at);
         self.account(selection, members.into_iter().zip(vanished), &samples, at);
         self.end_those_not_selected(complete, &samples, at);
+        self.processes.end_gather();
         Some((at, samples))
     }
 
@@ -342,7 +343,7 @@ impl Agent {
     /// The lines of all series; those that are over are forgotten.
     fn lines(&mut self, realtime: u64, at: u64, samples: &Samples) -> Vec<u8> {
         let Self { host, series, processes, collectors, complaints, .. } = self;
-        let mem_total = psstat::mem_total(&host.proc, complaints);
+        let mem_total = collectors.mem_total.get(&host.proc, at, complaints);
         let from = Sources { processes, samples, collectors, mem_total };
         let written = series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
         let lines = encode(written.flat_map(|(tags, series)| points(tags, series, from)), realtime);

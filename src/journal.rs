@@ -436,26 +436,37 @@ impl Journal {
 
     /// Reads those of the new that exist.
     fn read_the_new(&mut self, read: &mut impl FnMut(u32) -> Option<Stat>) -> Vec<Birth> {
-        let stats: Vec<_> = self.new.keys().filter_map(|pid| read(*pid)).collect();
         let is_dead = |stat: &Stat| stat.is_zombie() || stat.exiting;
-        for stat in &stats {
-            let pid = stat.id.pid;
-            if self.new.get(&pid).is_some_and(|new| new.record.is_some() && !is_dead(stat)) {
-                self.bury(pid); // a thread of another process has its pid
+        let mut births = Vec::with_capacity(self.new.len());
+        let mut others = Vec::new();
+        for (pid, new) in &self.new {
+            match read(*pid) {
+                Some(stat) if new.record.is_some() && !is_dead(&stat) => others.push(*pid),
+                Some(stat) => births.push(Birth { stat, ancestor: new.ancestor, record: new.record.clone() }),
+                None => {}
             }
         }
-        let are_read: HashSet<_> = stats.iter().map(|stat| stat.id.pid).collect();
-        let birth = |stat: Stat| {
-            let New { ancestor, record, .. } = self.new.get(&stat.id.pid)?;
-            let mut ancestor = *ancestor;
-            while let Some(Who::New(pid)) =
-                ancestor.filter(|who| !matches!(who, Who::New(pid) if are_read.contains(pid)))
-            {
-                ancestor = self.new.get(&pid)?.ancestor;
+        for pid in others {
+            self.bury(pid); // a thread of another process has its pid
+        }
+        for place in 0..births.len() {
+            let ancestor = births.get(place).and_then(|birth| self.read_ancestor(birth.stat.id.pid, &births));
+            if let Some(birth) = births.get_mut(place) {
+                birth.ancestor = ancestor;
             }
-            Some(Birth { stat, ancestor, record: record.clone() })
+        }
+        births
+    }
+
+    /// The nearest ancestor by birth of one of the new, of those that were read (sorted by pid) or known before.
+    fn read_ancestor(&self, pid: u32, births: &[Birth]) -> Option<Who> {
+        let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.stat.id.pid).is_ok();
+        let above = |pid: &u32| match self.new.get(pid)?.ancestor {
+            Some(Who::New(pid)) => Some(pid),
+            _ => None,
         };
-        stats.into_iter().filter_map(birth).collect()
+        let unread = std::iter::successors(Some(pid), |pid| above(pid).filter(|pid| !is_read(pid)));
+        self.new.get(&unread.last()?)?.ancestor
     }
 
     fn make_known(&mut self, births: &[Birth], gone: &[(u32, Option<Box<ExitRecord>>)]) {

@@ -12,8 +12,8 @@ use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::values::AccountBy;
 use telegraf_taskstats::config::{SAMPLE, Settings};
 use telegraf_taskstats::host::Host;
-use telegraf_taskstats::kernel::capability;
 use telegraf_taskstats::kernel::clock::SystemClock;
+use telegraf_taskstats::kernel::{capability, own};
 use telegraf_taskstats::log::{Level, say};
 use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
 
@@ -27,6 +27,7 @@ const NEEDED: u64 = 32;
 const HELD_MAX: usize = 8192;
 
 fn main() -> ExitCode {
+    own::give_memory_back();
     // First of all: a signal that comes before its handler ends the process.
     let signals = match prompt::catch_signals() {
         Ok(signals) => signals,

@@ -31,6 +31,7 @@ use busiest::Busiest;
 use delay_accounting::DelayAccounting;
 use procmaps::Procmaps;
 use procstat::Procstat;
+use psstat::MemTotal;
 use taskstat::Taskstat;
 use thread::Thread;
 
@@ -230,6 +231,7 @@ impl Samples {
         for (sample, charge) in self.all.iter_mut().zip(charges.living) {
             set(sample, charge);
         }
+        self.gone.reserve_exact(charges.gone.len().saturating_sub(self.gone.len()));
         for (id, charge) in charges.gone {
             let index = self.gone.partition_point(|sample| sample.id < id);
             if self.gone.get(index).is_none_or(|sample| sample.id != id) {
@@ -247,6 +249,9 @@ impl Samples {
 pub struct Collectors {
     #[serde(skip)]
     bounds: Bounds,
+    /// The memory that p_mem is a share of.
+    #[serde(skip)]
+    pub mem_total: MemTotal,
     /// The members' accounts.
     cpu: Ledger,
     procstat: Procstat,

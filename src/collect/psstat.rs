@@ -44,6 +44,26 @@ pub fn rss(stat: &Stat, proc: &mut Proc) -> io::Result<u64> {
     Ok(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 
+/// MemTotal, which hardly ever changes and costs as much as ten processes to read.
+#[derive(Debug, Default)]
+pub struct MemTotal {
+    /// When it was read (CLOCK_MONOTONIC, ns), and what it was, bytes.
+    read: Option<(u64, u64)>,
+}
+
+impl MemTotal {
+    /// It is read again after this time, ns.
+    const GOOD_FOR: u64 = 60_000_000_000;
+
+    /// As of now (CLOCK_MONOTONIC, ns), if it is known; bytes.
+    pub fn get(&mut self, proc: &Proc, now: u64, complaints: &mut Complaints) -> Option<u64> {
+        if self.read.is_none_or(|(at, _)| now.saturating_sub(at) >= Self::GOOD_FOR) {
+            self.read = mem_total(proc, complaints).map(|bytes| (now, bytes));
+        }
+        self.read.map(|(_, bytes)| bytes)
+    }
+}
+
 /// MemTotal, bytes, if it is known.
 pub fn mem_total(proc: &Proc, complaints: &mut Complaints) -> Option<u64> {
     let error = match proc.mem_total() {

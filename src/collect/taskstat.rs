@@ -10,6 +10,7 @@ use crate::account::{Counter, Counters, Outcome};
 use crate::encode::Value;
 use crate::journal::Unseen;
 use crate::kernel::capability::Capability;
+use crate::kernel::netlink;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
 use crate::kernel::taskstats::{Ask, COUNTERS, NAMES};
@@ -173,10 +174,7 @@ fn remedy(error: &io::Error) -> (Trouble, String) {
         io::ErrorKind::NotFound => {
             (Trouble::Failed, "the kernel has none: it takes one built with CONFIG_TASKSTATS".to_owned())
         }
-        _ if error.raw_os_error() == Some(rustix::io::Errno::AFNOSUPPORT.raw_os_error()) => {
-            let remedy = "in the systemd unit, RestrictAddressFamilies= has to allow AF_NETLINK";
-            (Trouble::Denied, format!("no netlink socket can be opened; {remedy}"))
-        }
+        _ if netlink::is_forbidden(error) => (Trouble::Denied, netlink::IS_FORBIDDEN.to_owned()),
         _ => (Trouble::Failed, error.to_string()),
     }
 }

@@ -263,6 +263,13 @@ impl Processes {
         }
     }
 
+    /// Ends a gather: what happened in it is of no use any more.
+    pub fn end_gather(&mut self) {
+        self.gone = BTreeMap::new();
+        self.unseen = BTreeMap::new();
+        self.strays = Vec::new();
+    }
+
     /// Whether it was to be read at this gather, and went away before.
     #[must_use]
     pub fn has_vanished(&self, id: Identity) -> bool {
@@ -276,9 +283,6 @@ impl Processes {
         self.stale.clear();
         self.vanished.clear();
         self.departed.clear();
-        self.gone.clear();
-        self.unseen.clear();
-        self.strays.clear();
     }
 
     /// Reading order: the known ones oldest first (a parent is never younger than its child), then the new ones by pid.
