@@ -7,6 +7,7 @@ use crate::config::values::AccountBy;
 use crate::events::{Events, Tidings};
 use crate::kernel::capability::Capability;
 use crate::kernel::clock::Clock;
+use crate::kernel::netlink;
 use crate::kernel::procfs::Proc;
 use crate::log::{Complaints, Trouble};
 use crate::processes::Processes;
@@ -144,10 +145,12 @@ impl Accounting {
 impl Shortcoming {
     /// Of these there are none.
     fn of(what: &str, error: &io::Error) -> Self {
-        let trouble = Trouble::of(error);
-        let reason = match error.kind() {
-            ErrorKind::PermissionDenied => format!("for {what} {}", Capability::NetAdmin.is_needed()),
-            _ => error.to_string(),
+        let (trouble, reason) = match error.kind() {
+            ErrorKind::PermissionDenied => {
+                (Trouble::Denied, format!("for {what} {}", Capability::NetAdmin.is_needed()))
+            }
+            _ if netlink::is_forbidden(error) => (Trouble::Denied, netlink::IS_FORBIDDEN.to_owned()),
+            _ => (Trouble::Failed, error.to_string()),
         };
         Self { trouble, reason }
     }

@@ -53,7 +53,7 @@ pub struct Arguments {
     /// [default: tree].
     #[arg(long)]
     pub scope: Option<Scope>,
-    /// How to account for the dead; auto is scan so far [default: auto].
+    /// How to learn who lived and died: process events, a scan at each gather, or what can be had [default: auto].
     #[arg(long)]
     pub accounting: Option<AccountBy>,
     /// Add a tag to every line.

@@ -24,6 +24,16 @@ const DRAIN: usize = 1 << 16;
 /// what waits takes memory.
 const RECEIVE_BUFFER: usize = 4 << 20;
 
+/// What to say where no netlink socket can be opened.
+pub const IS_FORBIDDEN: &str =
+    "no netlink socket can be opened; in the systemd unit, RestrictAddressFamilies= has to allow AF_NETLINK";
+
+/// Whether an error says that no netlink socket can be opened.
+#[must_use]
+pub fn is_forbidden(error: &io::Error) -> bool {
+    Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
+}
+
 /// What became of a listener's messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
