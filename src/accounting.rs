@@ -20,7 +20,9 @@ pub struct Accounting {
     shortcoming: Option<Shortcoming>,
     /// Whether events were asked for by name: then it is wrong to do without.
     is_demanded: bool,
-    /// How often events were lost, as of the last gather.
+    /// Whether there were events until something broke.
+    has_ended: bool,
+    /// How often events were lost, as was last said.
     lost: u64,
 }
 
@@ -49,7 +51,7 @@ impl Accounting {
         match Events::listen(sys_root) {
             Ok(events) => {
                 let shortcoming = events.without_records().map(|error| Shortcoming::of("exit records", error));
-                Self { events: Some(events), shortcoming, is_demanded, lost: 0 }
+                Self { events: Some(events), shortcoming, is_demanded, ..Self::default() }
             }
             Err(error) => {
                 Self { shortcoming: Some(Shortcoming::of("process events", &error)), is_demanded, ..Self::default() }
@@ -106,24 +108,31 @@ impl Accounting {
         processes: &mut Processes,
         proc: &mut Proc,
         clock: &dyn Clock,
-        complaints: &mut Complaints,
     ) -> io::Result<Option<io::Error>> {
         if let Some(error) = self.events.as_ref().and_then(Events::end) {
             self.events = None;
             self.shortcoming = Some(Shortcoming::of("process events", &error));
-            complaints
-                .add(Trouble::Failed, format!("Process events have ended, from now on /proc is scanned: {error}"));
+            self.has_ended = true;
         }
-        if let Some(Shortcoming { trouble, reason }) = self.shortcoming.as_ref().filter(|_| self.is_demanded) {
-            complaints.add(*trouble, format!("accounting is \"{}\" instead of \"events\": {reason}", self.name()));
+        match &self.events {
+            Some(events) => events.update(processes, proc, clock),
+            None => processes.scan(proc, clock),
         }
-        let Some(events) = &self.events else { return processes.scan(proc, clock) };
-        let updated = events.update(processes, proc, clock);
-        let lost = events.tidings().lost;
+    }
+
+    /// Says what is wrong, and what was lost since it said so last.
+    pub fn complain(&mut self, complaints: &mut Complaints) {
+        if let Some(Shortcoming { trouble, reason }) = &self.shortcoming {
+            if self.has_ended {
+                complaints.add(*trouble, format!("Process events have ended, /proc is scanned instead: {reason}"));
+            } else if self.is_demanded {
+                complaints.add(*trouble, format!("accounting is \"{}\" instead of \"events\": {reason}", self.name()));
+            }
+        }
+        let lost = self.tidings().map_or(0, |tidings| tidings.lost);
         if lost > self.lost {
-            self.lost = lost;
-            let what = "Process events were lost, since they came faster than they could be taken: this interval is \
-                        accounted by a scan";
+            let what = "Process events were lost, since they came faster than they could be taken: what this interval misses is \
+                        accounted as by a scan";
             let remedy = if Capability::NetAdmin.is_held() {
                 "raise the plugin's priority (in the systemd unit, Nice=-5)".to_owned()
             } else {
@@ -131,7 +140,7 @@ impl Accounting {
             };
             complaints.add(Trouble::Failed, format!("{what}; {remedy}"));
         }
-        updated
+        self.lost = lost;
     }
 
     /// Ends a gather's reading: takes in what was told meanwhile.

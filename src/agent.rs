@@ -193,6 +193,7 @@ impl Agent {
             processes = samples.count();
             self.gathered = Some(at);
         }
+        self.host.accounting.complain(&mut self.complaints);
         self.save();
         if let Some(tags) = &self.self_stats {
             let gather = self_stats::Gather {
@@ -214,7 +215,7 @@ impl Agent {
     fn look(&mut self) -> Option<(u64, Samples)> {
         let at = self.host.clock.monotonic();
         let Host { proc, clock, accounting, .. } = &mut self.host;
-        match accounting.update(&mut self.processes, proc, clock.as_ref(), &mut self.complaints) {
+        match accounting.update(&mut self.processes, proc, clock.as_ref()) {
             Ok(None) => {}
             Ok(Some(error)) => {
                 self.complaints.add(Trouble::of(&error), unreadable(&error));

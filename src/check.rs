@@ -80,7 +80,7 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
     let mut processes = Processes::default();
     let mut complaints = Complaints::default();
     let Host { proc, clock, accounting, .. } = &mut host;
-    match accounting.update(&mut processes, proc, clock.as_ref(), &mut Complaints::default()) {
+    match accounting.update(&mut processes, proc, clock.as_ref()) {
         Ok(None) => {}
         Ok(Some(error)) => complaints.add(Trouble::of(&error), format!("some processes cannot be read: {error}")),
         Err(error) => complaints.add(Trouble::Failed, format!("it cannot be listed: {error}")),

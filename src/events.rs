@@ -158,7 +158,7 @@ impl Feed {
             }
             (Err(error), _) | (_, Err(error)) => {
                 self.broken = Some(error);
-                self.lose();
+                self.journal = Journal::default();
             }
             _ => self.lose(),
         }

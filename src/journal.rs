@@ -269,8 +269,11 @@ impl Journal {
     pub fn conclude(&mut self, is_gone: &dyn Fn(u32) -> bool, vanished: impl Iterator<Item = u32>) -> Later {
         self.flush();
         self.prune(is_gone);
+        // One that is not there without having died only cannot be seen, or was taken for another: that takes a scan.
+        let (vanished, unexplained): (Vec<_>, Vec<_>) = vanished.partition(|pid| self.ended.contains_key(pid));
+        self.has_begun &= unexplained.is_empty();
         let ended = &mut self.ended;
-        let records = vanished.filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
+        let records = vanished.into_iter().filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
         let records = records.collect();
         let unseen = self.unseen.extract_if(.., |who, _| matches!(who, Who::Known(_)));
         let unseen = unseen.map(|(who, sums)| match who {

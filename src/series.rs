@@ -263,8 +263,8 @@ impl Series {
     /// Whether it was a member and went away.
     fn has_gone(&self, id: Identity, reading: &Reading) -> bool {
         let is_in = |members: &[Member]| members.binary_search_by_key(&id, |member| member.id).is_ok();
-        reading.processes.presence(id) != Presence::Here
-            && (self.has(id) || is_in(&reading.vanished) || is_in(&self.departed))
+        (self.has(id) || is_in(&reading.vanished) || is_in(&self.departed))
+            && reading.processes.presence(id) != Presence::Here
     }
 
     /// What stands for those that were born in it and died since the last gather, so that nobody has seen them.

@@ -161,7 +161,7 @@ impl Plan {
 
 /// What a gather looks at.
 pub struct Look<'a> {
-    /// The process table, just scanned.
+    /// The process table, in which the members were just read.
     pub processes: &'a Processes,
     /// `/proc`, for what the table does not hold.
     pub proc: &'a mut Proc,

@@ -93,6 +93,7 @@ impl Taskstat {
         let mut all: Vec<_> = ids.into_iter().zip(outcomes).map(|(id, outcome)| (id, newborn(id), outcome)).collect();
         all.extend(self.last_words(look.processes));
         all.sort_by_key(|(id, ..)| *id);
+        all.dedup_by_key(|(id, ..)| *id); // one that went away while it was read is both
         self.counters.settle(all);
     }
 

@@ -29,19 +29,24 @@ pub(super) enum Read {
 }
 
 #[derive(Debug)]
-enum Held {
+struct Held {
+    file: File,
+    /// So many times in a row it must be as before to be taken for one that sleeps.
+    patience: u8,
+}
+
+#[derive(Debug)]
+enum File {
     Stat {
         file: StatFile,
         /// How often in a row it was as before.
         still: u8,
-        patience: u8,
     },
     Schedstat {
         file: SchedstatFile,
         seen: Schedstat,
         /// When the stat was read, ns.
         read: u64,
-        patience: u8,
     },
 }
 
@@ -63,6 +68,11 @@ impl Files {
         self.held.len()
     }
 
+    #[cfg(test)]
+    pub(super) fn is_dozing(&self, pid: u32) -> bool {
+        matches!(self.held.get(&pid), Some(Held { file: File::Schedstat { .. }, .. }))
+    }
+
     pub(super) fn close(&mut self, pid: u32) {
         self.held.remove(&pid);
     }
@@ -80,7 +90,7 @@ impl Files {
         pid: u32,
         holds: impl Fn(&Stat) -> bool,
     ) -> io::Result<Option<Stat>> {
-        if let Some(Held::Stat { file, .. }) = self.held.get(&pid) {
+        if let Some(Held { file: File::Stat { file, .. }, .. }) = self.held.get(&pid) {
             if let Some(stat) = proc.stat(file)? {
                 return Ok(Some(stat).filter(|stat| !stat.is_being_released()));
             }
@@ -88,7 +98,7 @@ impl Files {
         }
         let Some((stat, file)) = open(proc, pid)? else { return Ok(None) };
         if holds(&stat) && (self.held.len() < self.max || self.held.contains_key(&pid)) {
-            self.held.insert(pid, Held::Stat { file, still: 0, patience: PATIENCE });
+            self.held.insert(pid, Held { file: File::Stat { file, still: 0 }, patience: PATIENCE });
         }
         Ok(Some(stat))
     }
@@ -97,27 +107,24 @@ impl Files {
     pub(super) fn read(&mut self, proc: &mut Proc, known: &Stat, now: u64) -> io::Result<Read> {
         let pid = known.id.pid;
         let patience = match self.held.get_mut(&pid) {
-            Some(Held::Stat { still, patience, .. }) if *still >= *patience => return self.doze(proc, known, now),
-            Some(Held::Schedstat { file, seen, read, patience }) => {
-                let Some(schedstat) = proc.schedstat_in(file)? else { return Ok(Read::Gone) };
-                match schedstat == *seen {
-                    true if now.saturating_sub(*read) < REFRESH => return Ok(Read::Same),
-                    true => {
-                        *read = now;
-                        *patience = PATIENCE;
-                        return Ok(open(proc, pid)?.map_or(Read::Gone, |(stat, _)| Read::Stat(stat)));
-                    }
-                    false => patience.saturating_mul(2).min(PATIENCE_MAX),
-                }
+            Some(Held { file: File::Stat { still, .. }, patience }) if *still >= *patience => {
+                return self.doze(proc, known, now);
             }
-            _ => PATIENCE,
+            Some(Held { file: File::Schedstat { file, seen, read }, patience }) => match proc.schedstat_in(file)? {
+                Some(same) if same == *seen && now.saturating_sub(*read) < REFRESH => return Ok(Read::Same),
+                Some(same) if same == *seen => {
+                    (*read, *patience) = (now, PATIENCE);
+                    return Ok(open(proc, pid)?.map_or(Read::Gone, |(stat, _)| Read::Stat(stat)));
+                }
+                // It has run, or the file is of one that had this pid before.
+                _ => patience.saturating_mul(2).min(PATIENCE_MAX),
+            },
+            Some(Held { patience, .. }) => *patience,
+            None => PATIENCE,
         };
-        if matches!(self.held.get(&pid), Some(Held::Schedstat { .. })) {
-            self.held.remove(&pid);
-        }
         let Some(stat) = self.stat(proc, pid, |_| true)? else { return Ok(Read::Gone) };
-        if let Some(Held::Stat { still, patience: before, .. }) = self.held.get_mut(&pid) {
-            *before = patience.max(*before);
+        if let Some(Held { file: File::Stat { still, .. }, patience: before }) = self.held.get_mut(&pid) {
+            *before = patience;
             *still = if sleeps(&stat, known) { still.saturating_add(1) } else { 0 };
         }
         Ok(Read::Stat(stat))
@@ -126,29 +133,29 @@ impl Files {
     /// Holds the schedstat of one that seems to sleep, read before its stat: what it does in between shows next time.
     fn doze(&mut self, proc: &mut Proc, known: &Stat, now: u64) -> io::Result<Read> {
         let pid = known.id.pid;
-        let schedstat = match proc.open_schedstat(pid)? {
-            Some(file) => proc.schedstat_in(&file)?.map(|seen| (file, seen)),
-            None => None,
-        };
+        let file = proc.open_schedstat(pid).ok().flatten();
+        let schedstat = file.and_then(|file| Some((proc.schedstat_in(&file).ok()??, file)));
+        // Some kernels have the file, and count nothing.
+        let schedstat = schedstat.filter(|(seen, _)| seen.slices > 0);
         let Some(stat) = self.stat(proc, pid, |_| true)? else { return Ok(Read::Gone) };
-        match (self.held.get_mut(&pid), schedstat) {
-            (Some(held @ Held::Stat { .. }), Some((file, seen))) if sleeps(&stat, known) => {
-                let patience = match held {
-                    Held::Stat { patience, .. } | Held::Schedstat { patience, .. } => *patience,
-                };
-                *held = Held::Schedstat { file, seen, read: now, patience };
+        if let Some(Held { file, .. }) = self.held.get_mut(&pid) {
+            match (schedstat, file) {
+                (Some((seen, schedstat)), file) if sleeps(&stat, known) => {
+                    *file = File::Schedstat { file: schedstat, seen, read: now };
+                }
+                (_, File::Stat { still, .. }) => *still = 0,
+                (_, File::Schedstat { .. }) => {}
             }
-            (Some(Held::Stat { still, .. }), _) => *still = 0,
-            _ => {}
         }
         Ok(Read::Stat(stat))
     }
 }
 
-/// Whether it has done nothing that shows, and cannot do anything without being put on a CPU: its only thread is not on one.
+/// Whether it has done nothing that shows, and cannot do anything without being put on a CPU: its only thread is not on one. (To a
+/// zombie something is done: it is waited for.)
 fn sleeps(now: &Stat, before: &Stat) -> bool {
     let used = |stat: &Stat| [stat.utime, stat.stime, stat.cutime, stat.cstime];
-    now.id == before.id && now.num_threads == 1 && now.state != b'R' && used(now) == used(before)
+    now.id == before.id && now.num_threads == 1 && now.state != b'R' && !now.is_zombie() && used(now) == used(before)
 }
 
 /// Opens and reads a process.

@@ -122,10 +122,11 @@ impl Processes {
         let departed = std::mem::take(&mut self.departed);
         self.begin(now);
         self.is_scanned = false;
-        let mut failed = None;
+        let (mut failed, mut unread) = (None, Vec::new());
         let mut look = |pid| match open(proc, pid) {
             Ok(read) => read.map(|(stat, _)| stat),
             Err(error) => {
+                unread.push(pid);
                 failed.get_or_insert(error);
                 None
             }
@@ -144,11 +145,16 @@ impl Processes {
         self.replace(gone, births);
         for (pid, record) in changed {
             self.look_again(pid, record, &mut look);
+            // The dead have no children, waited for or not.
+            if self.get(pid).is_some_and(Stat::is_zombie) {
+                let orphans: Vec<_> = self.children(pid).map(|child| child.id.pid).collect();
+                orphans.into_iter().for_each(|orphan| self.look_again(orphan, None, &mut look));
+            }
         }
         // One whose parent went away after that one was to be read, and before it was, has another one now.
         let is_homeless = |stat: &&Stat| stat.ppid > 0 && self.table.get(stat.ppid).is_none();
         let homeless = ancestors.iter().filter_map(|(id, ..)| self.get(id.pid)).filter(is_homeless);
-        homeless.for_each(|stat| journal.doubt(stat.id.pid));
+        homeless.map(|stat| stat.id.pid).chain(unread).for_each(|pid| journal.doubt(pid));
         self.listed.clear();
         self.listed.extend(self.table.pids());
         let now = |who, before: Option<Identity>| match who {
@@ -334,7 +340,8 @@ impl Processes {
     }
 
     /// These processes and all their descendants, by pid.
-    fn with_descendants(&self, ids: &[Identity]) -> Vec<Identity> {
+    #[must_use]
+    pub fn with_descendants(&self, ids: &[Identity]) -> Vec<Identity> {
         let mut found = Vec::with_capacity(ids.len());
         let mut marks = Marks::of(self.count());
         let mut pending = ids.to_vec();
@@ -450,9 +457,10 @@ fn born_between(id: Identity, listing: Option<u64>, now: Option<u64>) -> bool {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)]
 mod tests {
     use super::*;
+    use crate::kernel::clock::SystemClock;
     use std::fs;
     use std::path::Path;
 
@@ -554,5 +562,157 @@ mod tests {
             processes.files.len()
         };
         assert_eq!([held(&[]), held(&ids), held(&ids), held(&ids[..1]), held(&[])], [0, 2, 2, 1, 0]);
+    }
+
+    /// A table that follows events, with this process and one child that waits for input; and the child is dozing.
+    fn with_dozing_child(journal: &mut Journal) -> (Proc, Processes, std::process::Child) {
+        let mut proc = Proc::open(Path::new("/proc")).unwrap();
+        let mut processes = Processes::default();
+        processes.hold_at_most(100);
+        let stdio = || std::process::Stdio::piped();
+        let mut child = std::process::Command::new("cat").stdin(stdio()).stdout(stdio()).spawn().unwrap();
+        say_and_hear(&mut child); // from now on it waits
+        processes.scan(&mut proc, &SystemClock).unwrap();
+        journal.begin(false, processes.iter());
+        journal.settled();
+        while !processes.files.is_dozing(child.id()) {
+            gather(&mut processes, journal, &mut proc, child.id());
+        }
+        (proc, processes, child)
+    }
+
+    fn say_and_hear(child: &mut std::process::Child) {
+        use std::io::{Read, Write};
+        child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+        child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+    }
+
+    fn gather(processes: &mut Processes, journal: &mut Journal, proc: &mut Proc, pid: u32) {
+        assert!(processes.follow(journal, &|_| false, proc, SystemClock.boottime()).is_none());
+        let id = processes.get(pid).unwrap().id;
+        assert!(processes.watch(proc, &[id], true).is_none());
+    }
+
+    #[test]
+    fn one_that_sleeps_is_read_again_when_it_has_run() {
+        let mut journal = Journal::default();
+        let (mut proc, mut processes, mut child) = with_dozing_child(&mut journal);
+        gather(&mut processes, &mut journal, &mut proc, child.id());
+        assert!(processes.files.is_dozing(child.id()), "it has not run");
+        say_and_hear(&mut child);
+        gather(&mut processes, &mut journal, &mut proc, child.id());
+        assert!(!processes.files.is_dozing(child.id()), "it has");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// Events were lost meanwhile: nobody has told that the one that slept is gone, and its pid another's.
+    #[test]
+    fn whoever_has_the_pid_of_one_that_slept_is_not_gone() {
+        let mut journal = Journal::default();
+        let (mut proc, mut processes, mut child) = with_dozing_child(&mut journal);
+        let (pid, before) = (child.id(), processes.get(child.id()).unwrap().id);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let mut other = loop {
+            if let Err(error) = fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()) {
+                assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here: {error}");
+                eprintln!("\n*** SKIPPED: no pid can be chosen: {error} ***\n");
+                return;
+            }
+            let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
+            if other.id() == pid {
+                break other;
+            }
+            other.kill().unwrap();
+            other.wait().unwrap();
+        };
+        processes.scan(&mut proc, &SystemClock).unwrap();
+        journal.begin(false, processes.iter());
+        journal.settled();
+        for _ in 0..3 {
+            gather(&mut processes, &mut journal, &mut proc, pid);
+            assert!(processes.get(pid).is_some_and(|stat| stat.id != before));
+        }
+        other.kill().unwrap();
+        other.wait().unwrap();
+    }
+
+    fn become_another(root: &Path, pid: u32, state: char, ppid: u32) {
+        let text = format!("{pid} (x) {state} {ppid} 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 5 0 5\n");
+        fs::write(root.join(format!("{pid}/stat")), text).unwrap();
+    }
+
+    fn record(pid: u32, parent: u32) -> ExitRecord {
+        let delays = crate::kernel::taskstats::Delays { values: [0; crate::kernel::taskstats::COUNTERS], known: 0 };
+        ExitRecord { pid, parent, elapsed: 0, cpu: 7, utime: 7, stime: 0, delays }
+    }
+
+    #[test]
+    fn the_orphans_of_a_zombie_have_another_parent_and_so_has_a_zombie_that_was_adopted() {
+        let root = tempfile::tempdir().unwrap();
+        let [_, _, parent, child] =
+            [(1, 0), (10, 1), (11, 10), (12, 11)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
+        let mut proc = Proc::open(root.path()).unwrap();
+        let (mut processes, mut journal) = (Processes::default(), Journal::default());
+        processes.scan(&mut proc, &At(0)).unwrap();
+        journal.begin(true, processes.iter());
+        journal.settled();
+        let mut follow = |processes: &mut Processes, is_gone: &dyn Fn(u32) -> bool| {
+            journal.record(record(11, 10));
+            assert!(processes.follow(&mut journal, is_gone, &mut proc, TICK).is_none());
+        };
+        become_another(root.path(), 11, 'Z', 10);
+        become_another(root.path(), 12, 'S', 1);
+        follow(&mut processes, &|_| false);
+        assert_eq!(processes.children(1).map(|stat| stat.id.pid).collect::<Vec<_>>(), [10, 12]);
+        assert_eq!(processes.record(parent), Some(&record(11, 10)));
+        // Its parent leaves, too: init waits for it.
+        become_another(root.path(), 11, 'Z', 1);
+        processes.watch(&mut Proc::open(root.path()).unwrap(), &[parent, child], false);
+        follow(&mut processes, &|pid| pid == 11);
+        let gone: Vec<_> = processes.gone().map(|(id, record)| (id, record.parent)).collect();
+        assert_eq!((gone, processes.presence(parent)), (vec![(parent, 1)], Presence::Gone));
+    }
+
+    #[test]
+    fn who_goes_away_while_being_read_goes_with_its_record() {
+        let root = tempfile::tempdir().unwrap();
+        let [_, id] = [(1, 0), (10, 1)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
+        let mut proc = Proc::open(root.path()).unwrap();
+        let (mut processes, mut journal) = (Processes::default(), Journal::default());
+        processes.scan(&mut proc, &At(0)).unwrap();
+        journal.begin(true, processes.iter());
+        journal.settled();
+        processes.follow(&mut journal, &|_| false, &mut proc, TICK);
+        fs::remove_dir_all(root.path().join("10")).unwrap();
+        processes.watch(&mut proc, &[id], true);
+        assert!(processes.has_vanished(id) && processes.presence(id) == Presence::Vanished);
+        journal.record(record(10, 1));
+        processes.conclude(&mut journal, &|_| true);
+        assert!(processes.gone().map(|(id, _)| id).eq([id]) && journal.has_begun());
+        // At the next gather, who was born to it is told by its pid.
+        processes.end_gather();
+        journal.event(crate::kernel::proc_connector::Event::Fork { parent: 10, child: 20 });
+        let child = process(root.path(), 20, 1, 6);
+        processes.follow(&mut journal, &|pid| pid == 10, &mut proc, TICK);
+        assert_eq!(processes.strays(), [(child, id)]);
+    }
+
+    /// It did not die: it could only not be seen.
+    #[test]
+    fn who_is_not_there_without_having_died_takes_a_scan() {
+        let root = tempfile::tempdir().unwrap();
+        let id = process(root.path(), 10, 1, 5);
+        let mut proc = Proc::open(root.path()).unwrap();
+        let (mut processes, mut journal) = (Processes::default(), Journal::default());
+        processes.scan(&mut proc, &At(0)).unwrap();
+        journal.begin(true, processes.iter());
+        journal.settled();
+        processes.follow(&mut journal, &|_| false, &mut proc, TICK);
+        fs::remove_dir_all(root.path().join("10")).unwrap();
+        processes.watch(&mut proc, &[id], true);
+        processes.conclude(&mut journal, &|_| false);
+        assert!(!journal.has_begun());
     }
 }

@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 
 use super::pid::hidden;
-use super::tree::members;
 use super::{Found, INIT, View};
 use crate::kernel::stat::Stat;
 use crate::log::Trouble;
@@ -30,6 +29,6 @@ pub(super) fn find(view: &mut View) -> Vec<Found> {
 }
 
 fn tree(root: &Stat, view: &View) -> Vec<Stat> {
-    let members = members(view.processes, &[*root], &[], &[]);
-    members.iter().filter_map(|member| view.processes.get_exactly(member.id)).copied().collect()
+    let ids = view.processes.with_descendants(&[root.id]);
+    ids.into_iter().filter_map(|id| view.processes.get_exactly(id)).copied().collect()
 }

@@ -85,7 +85,7 @@ pub struct Memory {
 
 /// What selectors see of the host.
 pub struct View<'a> {
-    /// The process table, just scanned.
+    /// The process table, just brought up to date.
     pub processes: &'a Processes,
     /// `/proc`, for what the table does not hold.
     pub proc: &'a mut Proc,

@@ -85,6 +85,9 @@ impl Tree<'_> {
     fn bring_home(&mut self, before: &[Member]) -> bool {
         let mut brought = false;
         for (stray, ancestor) in self.processes.strays() {
+            if self.has(*stray) {
+                continue;
+            }
             let now = self.has(*ancestor).then(|| self.members.iter().find(|member| member.id == *ancestor)).flatten();
             let known = || before.binary_search_by_key(ancestor, |member| member.id).ok();
             let Some(root) = now.or_else(|| before.get(known()?)).and_then(|member| member.root) else { continue };
