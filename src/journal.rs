@@ -125,7 +125,7 @@ pub struct Changes {
 /// What was told while the living were read, by the pids that they had then.
 #[derive(Debug, Default)]
 pub struct Later {
-    /// The records of those that were known and could not be read any more.
+    /// The records of those that were known and could not be read any more, or were found gone before they were told.
     pub records: Vec<(u32, Box<ExitRecord>)>,
     /// What stands for those that were born and died since the last gather, beyond what was told before.
     pub unseen: Vec<(u32, Unseen)>,
@@ -139,8 +139,10 @@ struct New {
     /// Whether it has died.
     ended: bool,
     record: Option<Box<ExitRecord>>,
-    /// Who the parent in the record is.
-    parent: Option<Who>,
+    /// Who the parent in the record is, and when it was born.
+    parent: Option<(Who, u64)>,
+    /// Which of those born so far it is: its pid may be another's soon.
+    birth: u64,
 }
 
 /// A process that was known and has died, or at least its leader.
@@ -167,6 +169,10 @@ pub struct Journal {
     /// Some of the known.
     changed: BTreeSet<u32>,
     new: BTreeMap<u32, New>,
+    /// So many were born.
+    births: u64,
+    /// Those of the known that were found gone just now before their records were told.
+    awaited: BTreeMap<u32, Option<Box<ExitRecord>>>,
     /// Ancestor and pid of each of the new ones that has one.
     descent: BTreeSet<(Who, u32)>,
     /// Those of the new ones that ended, in the order in which they did, and others.
@@ -190,8 +196,10 @@ impl Journal {
         *self = Self { has_begun: true, has_records, is_settling: true, dead_max: DEAD_MAX, ..Self::default() };
         for stat in known {
             self.known.insert(stat.id.pid);
-            if stat.is_zombie() || stat.is_leaderless() {
-                self.ended.insert(stat.id.pid, Ended { is_told: stat.is_zombie(), ..Ended::default() });
+            // One that is exiting has sent its record, or is about to: what is told later may be of another with its pid.
+            let is_told = stat.is_zombie() || (stat.exiting && stat.num_threads <= 1);
+            if is_told || stat.is_leaderless() {
+                self.ended.insert(stat.id.pid, Ended { is_told, ..Ended::default() });
             }
         }
     }
@@ -274,7 +282,8 @@ impl Journal {
         self.has_begun &= unexplained.is_empty();
         let ended = &mut self.ended;
         let records = vanished.into_iter().filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
-        let records = records.collect();
+        let latecomers = std::mem::take(&mut self.awaited).into_iter().filter_map(|(pid, record)| Some((pid, record?)));
+        let records = records.chain(latecomers).collect();
         let unseen = self.unseen.extract_if(.., |who, _| matches!(who, Who::Known(_)));
         let unseen = unseen.map(|(who, sums)| match who {
             Who::Known(pid) | Who::New(pid) => (pid, sums),
@@ -299,6 +308,14 @@ impl Journal {
         }
     }
 
+    /// Which of those born so far somebody is.
+    fn birth(&self, who: Who) -> u64 {
+        match who {
+            Who::Known(_) => 0,
+            Who::New(pid) => self.new.get(&pid).map_or(0, |new| new.birth),
+        }
+    }
+
     fn fork(&mut self, parent: u32, child: u32) {
         if self.is_settling && self.known.contains(&child) {
             return;
@@ -308,7 +325,8 @@ impl Journal {
         }
         let ancestor = self.who(parent);
         self.descent.extend(ancestor.map(|ancestor| (ancestor, child)));
-        self.new.insert(child, New { ancestor, ended: false, record: None, parent: None });
+        self.births = self.births.saturating_add(1);
+        self.new.insert(child, New { ancestor, ended: false, record: None, parent: None, birth: self.births });
     }
 
     /// The pid is given to another: whoever had it died, and was waited for.
@@ -363,14 +381,18 @@ impl Journal {
                 }
             }
             Some(Who::New(pid)) => {
-                let parent = self.who(exit.parent);
+                let parent = self.who(exit.parent).map(|parent| (parent, self.birth(parent)));
                 if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
                     (new.ended, new.record, new.parent) = (true, Some(Box::new(exit)), parent);
                     self.dead.push(pid);
                 }
             }
-            // Nobody knows since when it was there: it may have been hidden, or counted already.
-            None => {}
+            // Nobody knows since when it was there, if it is not awaited: it may have been hidden, or counted already.
+            None => {
+                if let Some(record) = self.awaited.get_mut(&exit.pid) {
+                    *record = Some(Box::new(exit));
+                }
+            }
         }
     }
 
@@ -398,7 +420,8 @@ impl Journal {
     /// One of the new is gone: others stand for it from now on.
     fn bury(&mut self, pid: u32) {
         let Some((New { ancestor, record, parent, .. }, below)) = self.take_out(pid) else { return };
-        let parent = parent.filter(|parent| self.stands(*parent));
+        let stands = |(parent, birth)| (self.stands(parent) && self.birth(parent) == birth).then_some(parent);
+        let parent = parent.and_then(stands);
         if let Some(ancestor) = ancestor {
             self.unseen.entry(ancestor).or_default().take_in(record.as_deref(), &below);
         }
@@ -427,9 +450,13 @@ impl Journal {
 
     /// Those of the known that are gone.
     fn let_the_known_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<ExitRecord>>)> {
-        let Self { ended, known, changed, .. } = self;
+        let Self { ended, known, changed, awaited, .. } = self;
         let gone = ended.extract_if(.., |pid, ended| ended.is_gone || is_gone(*pid));
+        awaited.clear();
         let gone = gone.map(|(pid, ended)| {
+            if ended.record.is_none() {
+                awaited.insert(pid, None);
+            }
             known.remove(&pid);
             changed.remove(&pid);
             (pid, ended.record)
@@ -816,5 +843,33 @@ mod tests {
         told.journal.record(record(20, 11, 7));
         told.journal.event(Event::Exit { pid: 20, parent: None });
         assert_eq!(told.fork(11, 20).reap(20).sums(), [(Known(10), 1, 5, 5, 0), (Known(11), 1, 7, 7, 0)]);
+    }
+
+    #[test]
+    fn a_life_does_not_go_to_whoever_has_the_pid_of_its_parent_next() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20).live(20, 21, 5).end(20, 10, 1).reap(20).flush().fork(11, 20);
+        assert_eq!(told.sums(), [(Known(10), 2, 6, 6, 5)]);
+    }
+
+    #[test]
+    fn a_record_told_after_its_process_was_found_gone_is_not_lost() {
+        let mut told = Told::begin(true);
+        assert_eq!(told.exit(11).reap(11).settle().gone, [(11, None)]);
+        told.journal.record(record(11, 10, 7));
+        let later = told.journal.conclude(&|_| true, std::iter::empty());
+        assert_eq!(later.records, [(11, Box::new(record(11, 10, 7)))]);
+    }
+
+    /// Between its record and being a zombie.
+    #[test]
+    fn whoever_was_exiting_in_the_beginning_has_no_record_to_come() {
+        let exiting = Stat { exiting: true, ..stat(11, 'S') };
+        let mut told = Told::begin(true);
+        told.journal.begin(true, [stat(10, 'S'), exiting].iter());
+        told.journal.settled();
+        told.reap(11).journal.record(record(11, 10, 7));
+        let changes = told.fork(10, 11).reap(11).settle();
+        assert_eq!((changes.gone, changes.unseen.len()), (vec![(11, None)], 1));
     }
 }

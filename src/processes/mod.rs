@@ -53,11 +53,15 @@ pub struct Processes {
     gone: BTreeMap<Identity, Box<ExitRecord>>,
     /// Those that went away while they were to be read, sorted by pid.
     vanished: Vec<Identity>,
+    /// The parents of those of them that were zombies: who has adopted one since its record was made is what its stat says.
+    adopters: BTreeMap<Identity, u32>,
     /// They, and those that went away before: whose pids may still be told of until the next gather. Sorted by pid.
     departed: Vec<Identity>,
     /// What stands for those that were born and died since, at others.
     unseen: BTreeMap<Identity, Unseen>,
-    /// Those born since whose parents are not those that they were born to, sorted by pid: with the nearest ancestors by birth.
+    /// Those born since, with their nearest ancestors by birth, sorted by pid.
+    born_to: Vec<(Identity, Identity)>,
+    /// Those of them whose parents are others.
     strays: Vec<(Identity, Identity)>,
 }
 
@@ -138,8 +142,8 @@ impl Processes {
             Who::New(_) => None,
         };
         let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
-        let ancestors = births.iter().filter_map(|birth| Some((birth.stat.id, birth.stat.ppid, birth.ancestor?)));
-        let ancestors: Vec<_> = ancestors.map(|(id, ppid, who)| (id, ppid, who, before(who))).collect();
+        let ancestors = births.iter().filter_map(|birth| Some((birth.stat.id, birth.ancestor?)));
+        let ancestors: Vec<_> = ancestors.map(|(id, who)| (id, who, before(who))).collect();
         let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
         let changed: Vec<_> = orphans.chain(changed).collect();
         self.replace(gone, births);
@@ -163,12 +167,14 @@ impl Processes {
         };
         let unseen = unseen.into_iter().filter_map(|(who, before, sums)| Some((now(who, before)?, sums)));
         let unseen = unseen.collect();
-        let strays = ancestors.into_iter().filter_map(|(id, ppid, who, before)| {
-            let ancestor = now(who, before)?;
-            (ancestor.pid != ppid).then_some((id, ancestor))
-        });
-        self.strays = strays.collect();
-        self.strays.sort_unstable();
+        let born_to = ancestors.into_iter().filter_map(|(id, who, before)| Some((id, now(who, before)?)));
+        let mut born_to: Vec<_> = born_to.collect();
+        born_to.sort_unstable();
+        let is_elsewhere = |(id, ancestor): &&(Identity, Identity)| {
+            self.get_exactly(*id).is_some_and(|stat| stat.ppid != ancestor.pid)
+        };
+        self.strays = born_to.iter().filter(is_elsewhere).copied().collect();
+        self.born_to = born_to;
         self.unseen = unseen;
         failed
     }
@@ -245,8 +251,8 @@ impl Processes {
         self.vanished.sort_unstable();
         for id in &self.vanished {
             self.files.close(id.pid);
-            self.table.remove(id.pid);
-            self.records.remove(id);
+            let stat = self.table.remove(id.pid);
+            self.adopters.extend(stat.filter(|_| self.records.remove(id).is_some()).map(|stat| (*id, stat.ppid)));
         }
         let vanished = &self.vanished;
         self.watched.retain(|id| vanished.binary_search(id).is_err());
@@ -259,8 +265,11 @@ impl Processes {
         let Later { records, unseen } = journal.conclude(is_gone, self.vanished.iter().map(|id| id.pid));
         self.departed.extend(&self.vanished);
         self.departed.sort_unstable();
-        for (pid, record) in records {
-            self.gone.extend(with_pid(&self.vanished, pid).map(|id| (id, record)));
+        for (pid, mut record) in records {
+            if let Some(id) = with_pid(&self.departed, pid) {
+                record.parent = self.adopters.get(&id).copied().unwrap_or(record.parent);
+                self.gone.insert(id, record);
+            }
         }
         for (pid, later) in unseen {
             if let Some(id) = self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&self.departed, pid)) {
@@ -273,6 +282,7 @@ impl Processes {
     pub fn end_gather(&mut self) {
         self.gone = BTreeMap::new();
         self.unseen = BTreeMap::new();
+        self.born_to = Vec::new();
         self.strays = Vec::new();
     }
 
@@ -288,6 +298,7 @@ impl Processes {
         self.listings = [Some(now), newest, older];
         self.stale.clear();
         self.vanished.clear();
+        self.adopters.clear();
         self.departed.clear();
     }
 
@@ -393,8 +404,8 @@ impl Processes {
     /// The pid of the nearest ancestor by birth of a process born since the last gather; of others, that of the parent.
     #[must_use]
     pub fn origin(&self, stat: &Stat) -> u32 {
-        let stray = self.strays.binary_search_by_key(&stat.id, |(stray, _)| *stray);
-        stray.ok().and_then(|index| self.strays.get(index)).map_or(stat.ppid, |(_, ancestor)| ancestor.pid)
+        let birth = self.born_to.binary_search_by_key(&stat.id, |(id, _)| *id);
+        birth.ok().and_then(|index| self.born_to.get(index)).map_or(stat.ppid, |(_, ancestor)| ancestor.pid)
     }
 
     /// Whether a process could not be read at this gather and is as it was at the one before.
