@@ -5,7 +5,7 @@
 //! belongs to that one's tree wherever it was re-parented to. Its life is its parent's at its death, since that one is charged
 //! for it if it waits for it. So what is kept is bounded by the processes there are, not by those there were.
 //!
-//! No event says that a dead process was waited for. Until it is gone ([`Journal::prune`] asks), it is a zombie: nobody has
+//! No event says that a dead process was waited for. Until it is found to be gone, it is a zombie: nobody has
 //! been charged for it.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
