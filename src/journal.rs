@@ -173,6 +173,9 @@ pub struct Journal {
     births: u64,
     /// Those of the known that were found gone just now before their records were told.
     awaited: BTreeMap<u32, Option<Box<ExitRecord>>>,
+    /// The pids that went to others before the records of those that had them were told: these are the next of these pids. Those
+    /// found in the last drain, and in this one.
+    overdue: (BTreeSet<u32>, BTreeSet<u32>),
     /// Ancestor and pid of each of the new ones that has one.
     descent: BTreeSet<(Who, u32)>,
     /// Those of the new ones that ended, in the order in which they did, and others.
@@ -240,6 +243,7 @@ impl Journal {
         for record in std::mem::take(&mut self.records) {
             self.end(record);
         }
+        self.overdue = (std::mem::take(&mut self.overdue.1), BTreeSet::new());
     }
 
     /// Lets those of the dead go that are gone, if there are many.
@@ -251,8 +255,12 @@ impl Journal {
     }
 
     /// Ends the interval: what happened in it. `is_gone` tells whether a process that died was waited for; `read` reads one
-    /// that exists. Those born since are known from now on, if they could be read.
-    pub fn settle(&mut self, is_gone: &dyn Fn(u32) -> bool, mut read: impl FnMut(u32) -> Option<Stat>) -> Changes {
+    /// that exists, and if it is told that the process may have ended, makes sure that no thread has its pid. Those born since are known from now on, if they could be read.
+    pub fn settle(
+        &mut self,
+        is_gone: &dyn Fn(u32) -> bool,
+        mut read: impl FnMut(u32, bool) -> Option<Stat>,
+    ) -> Changes {
         self.flush();
         self.prune(is_gone);
         let gone = self.let_the_known_go(is_gone);
@@ -332,6 +340,9 @@ impl Journal {
     /// The pid is given to another: whoever had it died, and was waited for.
     fn replace(&mut self, pid: u32, before: Who) {
         self.end_early(pid);
+        if self.has_records && !self.is_told(before) {
+            self.overdue.1.insert(pid);
+        }
         match before {
             Who::New(pid) => self.bury(pid),
             Who::Known(pid) => self.ended.entry(pid).or_default().is_gone = true,
@@ -340,15 +351,20 @@ impl Journal {
 
     /// Takes the record of whoever has this pid before the others: who is who is known best at the time of which it tells.
     fn end_early(&mut self, pid: u32) {
-        let is_told = match self.who(pid) {
-            Some(Who::New(pid)) => self.new.get(&pid).is_some_and(|new| new.ended),
-            Some(Who::Known(pid)) => self.ended.get(&pid).is_some_and(|ended| ended.is_told),
-            None => true,
-        };
-        let record = || self.records.iter().position(|record| record.pid == pid);
-        let record = if is_told { None } else { record() };
+        if self.who(pid).is_none_or(|who| self.is_told(who)) {
+            return;
+        }
+        let record = self.records.iter().position(|record| record.pid == pid);
         if let Some(record) = record.and_then(|index| self.records.remove(index)) {
             self.end(record);
+        }
+    }
+
+    /// Whether its end was told: no record of it is to come.
+    fn is_told(&self, who: Who) -> bool {
+        match who {
+            Who::New(pid) => self.new.get(&pid).is_some_and(|new| new.ended),
+            Who::Known(pid) => self.ended.get(&pid).is_some_and(|ended| ended.is_told),
         }
     }
 
@@ -372,6 +388,9 @@ impl Journal {
 
     /// A process ended.
     fn end(&mut self, exit: ExitRecord) {
+        if self.overdue.0.remove(&exit.pid) {
+            return; // it counts as one of which nothing is known
+        }
         match self.who(exit.pid) {
             Some(Who::Known(pid)) => {
                 let ended = self.ended.entry(pid).or_default();
@@ -465,12 +484,12 @@ impl Journal {
     }
 
     /// Reads those of the new that exist.
-    fn read_the_new(&mut self, read: &mut impl FnMut(u32) -> Option<Stat>) -> Vec<Birth> {
+    fn read_the_new(&mut self, read: &mut impl FnMut(u32, bool) -> Option<Stat>) -> Vec<Birth> {
         let is_dead = |stat: &Stat| stat.is_zombie() || stat.exiting;
         let mut births = Vec::with_capacity(self.new.len());
         let mut others = Vec::new();
         for (pid, new) in &self.new {
-            match read(*pid) {
+            match read(*pid, new.ended) {
                 Some(stat) if new.record.is_some() && !is_dead(&stat) => others.push(*pid),
                 Some(stat) => births.push(Birth { stat, ancestor: new.ancestor, record: new.record.clone() }),
                 None => {}
@@ -592,7 +611,7 @@ mod tests {
         fn settle(&mut self) -> Changes {
             let there = self.there.clone();
             let find = |pid: u32| there.iter().find(|(there, _)| *there == pid);
-            let mut changes = self.journal.settle(&|pid| find(pid).is_none(), |pid| Some(stat(pid, find(pid)?.1)));
+            let mut changes = self.journal.settle(&|pid| find(pid).is_none(), |pid, _| Some(stat(pid, find(pid)?.1)));
             changes.births.sort_by_key(|birth| birth.stat.id);
             changes.unseen.sort_by_key(|(who, _)| *who);
             changes.gone.sort_by_key(|(pid, _)| *pid);
@@ -698,8 +717,8 @@ mod tests {
         let mut journal = Journal::default();
         journal.begin(true, [stat(10, 'S'), stat(11, 'Z')].iter());
         journal.settled();
-        assert!(journal.settle(&|_| false, |_| None).gone.is_empty());
-        assert_eq!(journal.settle(&|pid| pid == 11, |_| None).gone, [(11, None)]);
+        assert!(journal.settle(&|_| false, |_, _| None).gone.is_empty());
+        assert_eq!(journal.settle(&|pid| pid == 11, |_, _| None).gone, [(11, None)]);
     }
 
     #[test]
@@ -758,7 +777,7 @@ mod tests {
         journal.event(Event::Fork { parent: 10, child: 13 });
         journal.flush();
         journal.settled();
-        let changes = journal.settle(&|_| false, |pid| Some(stat(pid, 'S')));
+        let changes = journal.settle(&|_| false, |pid, _| Some(stat(pid, 'S')));
         assert!(changes.unseen.is_empty() && changes.gone.is_empty());
         assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [13]);
     }
@@ -816,7 +835,7 @@ mod tests {
         // forked twice, and the one in the middle was waited for after it was asked for and before it was read
         let mut told = Told::begin(true);
         told.fork(10, 20).fork(20, 21).end(20, 10, 1);
-        let changes = told.journal.settle(&|_| false, |pid| (pid == 21).then(|| stat(21, 'S')));
+        let changes = told.journal.settle(&|_| false, |pid, _| (pid == 21).then(|| stat(21, 'S')));
         assert_eq!(changes.births[0].ancestor, Some(Known(10)));
     }
 
@@ -871,5 +890,31 @@ mod tests {
         told.reap(11).journal.record(record(11, 10, 7));
         let changes = told.fork(10, 11).reap(11).settle();
         assert_eq!((changes.gone, changes.unseen.len()), (vec![(11, None)], 1));
+    }
+
+    /// The record of the first life is told a drain after the birth of the second.
+    #[test]
+    fn an_overdue_record_is_not_that_of_the_next_life() {
+        let mut told = Told::begin(true);
+        told.fork(10, 20).reap(20).fork(11, 20).flush();
+        told.journal.record(record(20, 10, 5));
+        let changes = told.flush().settle();
+        assert_eq!(
+            changes.births.iter().map(|birth| (birth.stat.id.pid, &birth.record)).collect::<Vec<_>>(),
+            [(20, &None)]
+        );
+        assert_eq!(told.end(20, 11, 7).reap(20).settle().gone, [(20, Some(Box::new(record(20, 11, 7))))]);
+    }
+
+    #[test]
+    fn of_one_that_may_have_ended_it_is_made_sure_that_it_is_itself() {
+        let mut told = Told::begin(false);
+        told.fork(10, 20).fork(10, 21).exit(21);
+        let mut asked = Vec::new();
+        told.journal.settle(&|_| false, |pid, may_have_ended| {
+            asked.push((pid, may_have_ended));
+            None
+        });
+        assert_eq!(asked, [(20, false), (21, true)]);
     }
 }

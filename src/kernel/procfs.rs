@@ -316,10 +316,9 @@ impl Proc {
         Ok(openat(&self.directory, path.as_c_str(), flags, Mode::empty())?)
     }
 
-    /// Whether a pid that is not in the listing is that of a process (not of a mere thread) now: "Tgid:" of
-    /// `/proc/<pid>/status`. It was born after the listing.
+    /// Whether a pid is that of a process (not of a mere thread) now: "Tgid:" of `/proc/<pid>/status`.
     #[must_use]
-    pub fn was_just_born(&mut self, pid: u32) -> bool {
+    pub fn is_process(&mut self, pid: u32) -> bool {
         let Ok(Some(status)) = self.read(&FilePath::process(pid, "status")) else { return false };
         line(status, b"Tgid:").and_then(|tgid| decimal(tgid.trim_ascii())) == Some(u64::from(pid))
     }

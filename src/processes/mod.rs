@@ -127,7 +127,9 @@ impl Processes {
         self.begin(now);
         self.is_scanned = false;
         let (mut failed, mut unread) = (None, Vec::new());
-        let mut look = |pid| match open(proc, pid) {
+        let mut look = |pid, may_have_ended| match open(proc, pid) {
+            // A thread's stat has what all the threads of its process have used.
+            Ok(Some(_)) if may_have_ended && !proc.is_process(pid) => None,
             Ok(read) => read.map(|(stat, _)| stat),
             Err(error) => {
                 unread.push(pid);
@@ -202,9 +204,14 @@ impl Processes {
     }
 
     /// Reads one that is not what it was.
-    fn look_again(&mut self, pid: u32, record: Option<Box<ExitRecord>>, look: &mut impl FnMut(u32) -> Option<Stat>) {
+    fn look_again(
+        &mut self,
+        pid: u32,
+        record: Option<Box<ExitRecord>>,
+        look: &mut impl FnMut(u32, bool) -> Option<Stat>,
+    ) {
         let Some(known) = self.table.get(pid).map(|stat| stat.id) else { return };
-        if let Some(stat) = look(pid).filter(|stat| stat.id == known) {
+        if let Some(stat) = look(pid, false).filter(|stat| stat.id == known) {
             self.records.extend(record.map(|record| (stat.id, record)));
             self.table.update(&stat);
         }
@@ -632,7 +639,8 @@ mod tests {
                 return;
             }
             let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
-            if other.id() == pid {
+            // Another start too: two lives can begin within a tick.
+            if other.id() == pid && matches!(proc.stat_of(before), Ok(None)) {
                 break other;
             }
             other.kill().unwrap();

@@ -29,7 +29,7 @@ pub(super) fn lookup(pids: &[u32], view: &mut View) -> Found {
                 view.complaints.add(Trouble::Denied, hidden(*pid));
             }
             // Born after the listing: saying that it is not there would be wrong.
-            None => found.incomplete |= view.proc.was_just_born(*pid),
+            None => found.incomplete |= view.proc.is_process(*pid),
         }
     }
     found

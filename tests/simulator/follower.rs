@@ -147,7 +147,7 @@ impl Follower {
             books.borrow_mut().extend(world.borrow().processes.get(&pid).map(|process| (stat.id, process.book)));
             Some(stat)
         };
-        let Changes { gone, changed, births, unseen } = self.journal.settle(&is_gone, look);
+        let Changes { gone, changed, births, unseen } = self.journal.settle(&is_gone, |pid, _| look(pid));
         let before = |who| match who {
             Who::Known(pid) => id_at(&self.all, pid).or_else(|| with_pid(departed, pid)),
             Who::New(_) => None,
