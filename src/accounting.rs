@@ -59,26 +59,24 @@ impl Accounting {
         }
     }
 
-    /// What it is called.
+    /// What it is called, and what it does.
     #[must_use]
-    pub fn name(&self) -> &'static str {
+    pub fn name_and_description(&self) -> [&'static str; 2] {
+        let events = "process events and exit records: nobody lives too short to be counted";
+        let connector = "process events without exit records: of the dead, only what their parents are charged";
+        let scan = "one scan of /proc per gather: of the dead, only what their parents are charged";
         match (&self.events, &self.shortcoming) {
-            (Some(_), None) => "events",
-            (Some(_), Some(_)) => "connector",
-            (None, _) => "scan",
+            (Some(_), None) => ["events", events],
+            (Some(_), Some(_)) => ["connector", connector],
+            (None, _) => ["scan", scan],
         }
     }
 
-    /// What it does.
+    /// What it is called.
     #[must_use]
-    pub fn description(&self) -> &'static str {
-        match (&self.events, &self.shortcoming) {
-            (Some(_), None) => "process events and exit records: nobody lives too short to be counted",
-            (Some(_), Some(_)) => {
-                "process events without exit records: of the dead, only what their parents are charged"
-            }
-            (None, _) => "one scan of /proc per gather: of the dead, only what their parents are charged",
-        }
+    pub fn name(&self) -> &'static str {
+        let [name, _] = self.name_and_description();
+        name
     }
 
     /// Why it is not all that it could be, if so.

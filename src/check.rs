@@ -109,7 +109,7 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
 
 /// Events are no must, unless they were asked for.
 fn check_accounting(accounting: &Accounting) -> Row {
-    let row = Row::new(State::Good, &[accounting.name(), accounting.description()]);
+    let row = Row::new(State::Good, &accounting.name_and_description());
     let Some(Shortcoming { reason, .. }) = accounting.shortcoming() else { return row };
     let state = if accounting.falls_short() { State::Bad } else { State::Meagre };
     Row { state, reasons: vec![reason.clone()], ..row }

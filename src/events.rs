@@ -18,6 +18,7 @@ use crate::kernel::exit_records::ExitRecords;
 use crate::kernel::netlink::Drained;
 use crate::kernel::proc_connector::ProcConnector;
 use crate::kernel::procfs::Proc;
+use crate::kernel::test_kill;
 use crate::processes::Processes;
 
 /// How long what comes may wait before the next of it is taken.
@@ -200,8 +201,7 @@ fn lock(feed: &Mutex<Feed>) -> MutexGuard<'_, Feed> {
     feed.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether nobody has this pid: kill(2) then says ESRCH.
+/// Whether nobody has this pid.
 fn is_gone(pid: u32) -> bool {
-    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
-    process.is_none_or(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::SRCH))
+    test_kill(pid) == Err(rustix::io::Errno::SRCH)
 }

@@ -139,8 +139,8 @@ struct New {
     /// Whether it has died.
     ended: bool,
     record: Option<Box<ExitRecord>>,
-    /// Who the parent in the record is, and when it was born.
-    parent: Option<(Who, u64)>,
+    /// Who the parent in the record is, and which of those born so far, if it is one of the new.
+    parent: Option<(Who, Option<u64>)>,
     /// Which of those born so far it is: its pid may be another's soon.
     birth: u64,
 }
@@ -255,7 +255,8 @@ impl Journal {
     }
 
     /// Ends the interval: what happened in it. `is_gone` tells whether a process that died was waited for; `read` reads one
-    /// that exists, and if it is told that the process may have ended, makes sure that no thread has its pid. Those born since are known from now on, if they could be read.
+    /// that exists, and if it is told that the process may have ended, makes sure that no thread has its pid. Those born since are
+    /// known from now on, if they could be read.
     pub fn settle(
         &mut self,
         is_gone: &dyn Fn(u32) -> bool,
@@ -293,9 +294,7 @@ impl Journal {
         let latecomers = std::mem::take(&mut self.awaited).into_iter().filter_map(|(pid, record)| Some((pid, record?)));
         let records = records.chain(latecomers).collect();
         let unseen = self.unseen.extract_if(.., |who, _| matches!(who, Who::Known(_)));
-        let unseen = unseen.map(|(who, sums)| match who {
-            Who::Known(pid) | Who::New(pid) => (pid, sums),
-        });
+        let unseen = unseen.map(|(Who::Known(pid) | Who::New(pid), sums)| (pid, sums));
         Later { records, unseen: unseen.collect() }
     }
 
@@ -308,20 +307,18 @@ impl Journal {
         (self.known.contains(&pid) && !is_gone).then_some(Who::Known(pid))
     }
 
-    /// Whether it exists, or was known and is gone: something stands for it.
-    fn stands(&self, who: Who) -> bool {
+    /// Whether it exists, or was known and is gone: something stands for it. `birth`: which of those born so far one of the new was,
+    /// since its pid may be another's by now.
+    fn stands(&self, who: Who, birth: Option<u64>) -> bool {
         match who {
             Who::Known(pid) => self.known.contains(&pid),
-            Who::New(pid) => self.new.contains_key(&pid),
+            Who::New(pid) => self.birth(pid) == birth,
         }
     }
 
-    /// Which of those born so far somebody is.
-    fn birth(&self, who: Who) -> u64 {
-        match who {
-            Who::Known(_) => 0,
-            Who::New(pid) => self.new.get(&pid).map_or(0, |new| new.birth),
-        }
+    /// Which of those born so far the one with this pid is, if it is one of the new.
+    fn birth(&self, pid: u32) -> Option<u64> {
+        self.new.get(&pid).map(|new| new.birth)
     }
 
     fn fork(&mut self, parent: u32, child: u32) {
@@ -400,7 +397,7 @@ impl Journal {
                 }
             }
             Some(Who::New(pid)) => {
-                let parent = self.who(exit.parent).map(|parent| (parent, self.birth(parent)));
+                let parent = self.who(exit.parent).map(|parent| (parent, self.birth(exit.parent)));
                 if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
                     (new.ended, new.record, new.parent) = (true, Some(Box::new(exit)), parent);
                     self.dead.push(pid);
@@ -439,8 +436,7 @@ impl Journal {
     /// One of the new is gone: others stand for it from now on.
     fn bury(&mut self, pid: u32) {
         let Some((New { ancestor, record, parent, .. }, below)) = self.take_out(pid) else { return };
-        let stands = |(parent, birth)| (self.stands(parent) && self.birth(parent) == birth).then_some(parent);
-        let parent = parent.and_then(stands);
+        let parent = parent.and_then(|(parent, birth)| self.stands(parent, birth).then_some(parent));
         if let Some(ancestor) = ancestor {
             self.unseen.entry(ancestor).or_default().take_in(record.as_deref(), &below);
         }

@@ -196,9 +196,11 @@ impl Series {
         if let (true, Some(previous)) = (is_new && self.misses_nothing(&reading), reading.previous) {
             self.rate = Rate::since(previous);
         }
-        self.credit_all(&reading);
-        let (started, exited) = (self.births(&reading), self.deaths(&reading));
-        let unseen = self.unseen(&reading).into_iter().map(|unseen| unseen.count).fold(0, u64::saturating_add);
+        let unseen = self.unseen(&reading);
+        self.credit_all(&reading, &unseen);
+        let departed = self.departures(&reading);
+        let (started, exited) = (self.births(&reading), departed.len() as u64);
+        let unseen = unseen.into_iter().map(|unseen| unseen.count).fold(0, u64::saturating_add);
         self.started = self.started.saturating_add(started).saturating_add(unseen);
         self.exited = self.exited.saturating_add(exited).saturating_add(unseen);
         self.count_restarts(&reading);
@@ -211,19 +213,14 @@ impl Series {
             self.utime.meter(of(|usage| usage.user), *all, first);
             self.stime.meter(of(|usage| usage.system), *all, first);
         }
-        let is_here = |member: &Member| reading.processes.presence(member.id) == Presence::Here;
-        let departed = self.members.iter().copied().filter(|member| !is_here(member));
-        let vanished = reading.vanished.into_iter().filter(|member| !self.has(member.id));
-        self.departed = departed.chain(vanished).collect();
-        self.departed.sort_unstable_by_key(|member| member.id);
-        self.members = reading.members;
+        (self.members, self.departed) = (reading.members, departed);
         (self.top, self.selected) = (reading.top, reading.selected);
         self.at = reading.at;
         self.rate.begin(self.cpu_time.total(), self.at);
     }
 
     /// Takes in what the members were charged and what they counted.
-    fn credit_all(&mut self, reading: &Reading) {
+    fn credit_all(&mut self, reading: &Reading, unseen: &[&Unseen]) {
         let gone = self.gone(reading);
         let living = reading.members.iter().filter_map(|member| self.credit(member, reading));
         let gone_too = gone.iter().filter_map(|id| self.credit_gone(*id, reading));
@@ -245,7 +242,7 @@ impl Series {
                 let with_last_words = gone.iter().filter(|id| counters.last(**id).is_some()).map(|id| (*id, true));
                 let all: Vec<_> = members.iter().copied().chain(with_last_words).collect();
                 self.taskstat.take_in(&all, counters);
-                for unseen in self.unseen(reading) {
+                for unseen in unseen {
                     self.taskstat.credit(&Counts::of(unseen));
                 }
             }
@@ -262,19 +259,18 @@ impl Series {
 
     /// Whether it was a member and went away.
     fn has_gone(&self, id: Identity, reading: &Reading) -> bool {
-        let is_in = |members: &[Member]| members.binary_search_by_key(&id, |member| member.id).is_ok();
-        (self.has(id) || is_in(&reading.vanished) || is_in(&self.departed))
-            && reading.processes.presence(id) != Presence::Here
+        let was_member = [&self.members, &reading.vanished, &self.departed].iter().any(|of| find(of, id).is_some());
+        was_member && reading.processes.presence(id) != Presence::Here
     }
 
     /// What stands for those that were born in it and died since the last gather, so that nobody has seen them.
     fn unseen<'a>(&self, reading: &Reading<'a>) -> Vec<&'a Unseen> {
         let processes = reading.processes;
-        let is_here = |id: &Identity| match reading.members.binary_search_by_key(id, |member| member.id) {
-            Ok(index) => reading.members.get(index).is_some_and(|member| self.counts(member, reading)),
-            Err(_) => self.has_gone(*id, reading),
+        let is_of_it = |id| match find(&reading.members, id) {
+            Some(member) => self.counts(member, reading),
+            None => self.has_gone(id, reading),
         };
-        processes.unseen().filter(|(id, _)| is_here(id)).map(|(_, unseen)| unseen).collect()
+        processes.unseen().filter(|(id, _)| is_of_it(*id)).map(|(_, unseen)| unseen).collect()
     }
 
     /// Cores used since it was last written, and how long ago that was (ns); it is being written now.
@@ -342,9 +338,13 @@ impl Series {
         count(&reading.members, is_newborn).saturating_add(count(&reading.vanished, is_newborn))
     }
 
-    fn deaths(&self, reading: &Reading) -> u64 {
-        let known = count(&self.members, |member| reading.processes.presence(member.id) != Presence::Here);
-        known.saturating_add(count(&reading.vanished, |member| !self.has(member.id)))
+    /// The members of before that went away, and those that did before they could be read. Sorted by pid.
+    fn departures(&self, reading: &Reading) -> Vec<Member> {
+        let known = self.members.iter().filter(|member| reading.processes.presence(member.id) != Presence::Here);
+        let vanished = reading.vanished.iter().filter(|member| !self.has(member.id));
+        let mut departed: Vec<_> = known.chain(vanished).copied().collect();
+        departed.sort_unstable_by_key(|member| member.id);
+        departed
     }
 
     /// A root that went away leaves a place; another that was no member before takes one. The same coming back takes its own.
@@ -372,13 +372,18 @@ impl Series {
     }
 
     fn member(&self, id: Identity) -> Option<&Member> {
-        let index = self.members.binary_search_by_key(&id, |member| member.id).ok()?;
-        self.members.get(index)
+        find(&self.members, id)
     }
 
     fn has(&self, id: Identity) -> bool {
         self.member(id).is_some()
     }
+}
+
+/// A member, of those sorted by pid.
+fn find(members: &[Member], id: Identity) -> Option<&Member> {
+    let index = members.binary_search_by_key(&id, |member| member.id).ok()?;
+    members.get(index)
 }
 
 fn count<T>(of: &[T], is: impl Fn(&T) -> bool) -> u64 {

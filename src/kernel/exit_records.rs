@@ -392,6 +392,7 @@ impl Ended {
 #[allow(unsafe_code)] // to end a thread alone
 mod tests {
     use super::*;
+    use crate::kernel::elsewhere;
     use crate::kernel::netlink::Messages;
     use crate::kernel::netlink::made_up::{attribute, message, only};
     use crate::kernel::taskstats::{COUNTERS, NAMES};
@@ -673,8 +674,7 @@ mod tests {
             }
             Err(error) => error,
         };
-        assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {error}");
-        eprintln!("\n*** SKIPPED: exit records cannot be had: {error} ***\n");
+        elsewhere::skip(format_args!("exit records cannot be had: {error}"));
         None
     }
 
@@ -701,13 +701,13 @@ mod tests {
             let end = used() + ms;
             while used() < end {}
         }
-        match std::env::var("EXIT_RECORDS_ELSEWHERE").as_deref() {
-            Ok("burn") => burn(50),
-            Ok("threads burn") => {
+        match elsewhere::task().as_deref() {
+            Some("burn") => burn(50),
+            Some("threads burn") => {
                 let threads: Vec<_> = (0..4).map(|_| std::thread::spawn(|| burn(20))).collect();
                 threads.into_iter().for_each(|thread| thread.join().unwrap());
             }
-            Ok("threads wait") => {
+            Some("threads wait") => {
                 let barrier = std::sync::Arc::new(std::sync::Barrier::new(4));
                 for _ in 0..3 {
                     let barrier = barrier.clone();
@@ -722,7 +722,7 @@ mod tests {
                 std::thread::sleep(Duration::from_secs(60));
             }
             // The leader runs the tests if one thread does.
-            Ok("leader exits") => {
+            Some("leader exits") => {
                 std::thread::spawn(|| {
                     std::thread::sleep(Duration::from_millis(200));
                     std::process::exit(0);
@@ -730,30 +730,23 @@ mod tests {
                 // SAFETY: ends this thread alone, with no unwinding; nobody joins it, and its stack is never freed.
                 unsafe { libc::syscall(libc::SYS_exit, 0) };
             }
-            Ok("thread execs") => {
+            Some("thread execs") => {
                 let exec = std::thread::spawn(|| {
                     burn(20);
                     Command::new("sleep").arg("60").exec()
                 });
                 let _ = exec.join();
             }
-            Ok("listen") => {
+            Some("listen") => {
                 println!("outcome: {:?}", ExitRecords::listen(Path::new("/sys")).map_err(|error| error.kind()))
             }
             _ => {}
         }
     }
 
-    fn elsewhere_command(before: &[&str], what: &str) -> Command {
-        let itself = std::env::current_exe().unwrap();
-        let mut command = Command::new(before.first().map_or(itself.as_os_str(), |first| first.as_ref()));
-        command.args(before.get(1..).unwrap_or_default());
-        if !before.is_empty() {
-            command.arg(&itself);
-        }
-        command.args(["--exact", "kernel::exit_records::tests::elsewhere", "--nocapture"]);
-        command.env("RUST_TEST_THREADS", "2");
-        command.env("EXIT_RECORDS_ELSEWHERE", what).stdout(Stdio::null());
+    fn elsewhere_command(before: &[&str], task: &str) -> Command {
+        let mut command = elsewhere::itself(before, "kernel::exit_records::tests::elsewhere", task);
+        command.stdout(Stdio::null());
         command
     }
 
@@ -845,20 +838,6 @@ mod tests {
         assert!(record.elapsed > 20_000_000, "from before the exec: {record:?}");
     }
 
-    /// Whether we may go into that namespace.
-    fn can(unshare: &[&str]) -> bool {
-        let status = Command::new(unshare[0]).args(&unshare[1..]).arg("true").stderr(Stdio::null()).status();
-        let can = status.is_ok_and(|status| status.success());
-        assert!(
-            can || std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(),
-            "nothing may be skipped here: {unshare:?}"
-        );
-        if !can {
-            eprintln!("\n*** SKIPPED: {unshare:?} ***\n");
-        }
-        can
-    }
-
     #[test]
     fn in_another_namespace_it_says_so() {
         if live().is_none() {
@@ -869,7 +848,7 @@ mod tests {
             (&["unshare", "--pid", "--fork"], "InvalidInput"),
             (&["unshare", "--user", "--map-root-user"], "PermissionDenied"),
         ] {
-            if !can(unshare) {
+            if !elsewhere::can_go(unshare) {
                 continue;
             }
             let output = elsewhere_command(unshare, "listen").stdout(Stdio::piped()).output().unwrap();

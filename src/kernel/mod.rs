@@ -7,6 +7,9 @@
 pub mod capability;
 pub mod cgroup;
 pub mod clock;
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)]
+pub(crate) mod elsewhere;
 pub mod exit_records;
 pub mod netlink;
 pub mod own;
@@ -24,6 +27,16 @@ use std::io;
 pub fn is_shortage(error: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(error);
     matches!(errno, Some(rustix::io::Errno::MFILE | rustix::io::Errno::NFILE | rustix::io::Errno::NOMEM))
+}
+
+/// kill(2) with signal 0: whether a signal could be sent to the process, or thread, with this pid. EPERM: it may not, ESRCH: there
+/// is none.
+///
+/// # Errors
+/// What the kernel said.
+pub fn test_kill(pid: u32) -> rustix::io::Result<()> {
+    let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
+    rustix::process::test_kill_process(process.ok_or(rustix::io::Errno::SRCH)?)
 }
 
 /// Turns the two errors that mean "it went away" into `Ok(None)`.

@@ -215,6 +215,7 @@ fn acknowledgement(message: &Message<'_>, token: u32) -> Option<i32> {
 #[allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, clippy::print_stderr, clippy::print_stdout)]
 mod tests {
     use super::*;
+    use crate::kernel::elsewhere;
     use crate::kernel::netlink::made_up::{message, only};
     use crate::kernel::netlink::{Messages, Received};
     use std::os::unix::process::CommandExt;
@@ -348,8 +349,7 @@ mod tests {
             }
             Err(error) => error,
         };
-        assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {error}");
-        eprintln!("\n*** SKIPPED: process events cannot be had: {error} ***\n");
+        elsewhere::skip(format_args!("process events cannot be had: {error}"));
         None
     }
 
@@ -389,26 +389,18 @@ mod tests {
     /// Not a test: what is done in another process. Nothing, unless asked for.
     #[test]
     fn elsewhere() {
-        match std::env::var("PROC_CONNECTOR_ELSEWHERE").as_deref() {
-            Ok("thread execs") => {
+        match elsewhere::task().as_deref() {
+            Some("thread execs") => {
                 let exec = std::thread::spawn(|| Command::new("true").exec());
                 let _ = exec.join();
             }
-            Ok("listen") => println!("outcome: {:?}", ProcConnector::listen().map_err(|error| error.kind())),
+            Some("listen") => println!("outcome: {:?}", ProcConnector::listen().map_err(|error| error.kind())),
             _ => {}
         }
     }
 
-    fn elsewhere_command(before: &[&str], what: &str) -> Command {
-        let itself = std::env::current_exe().unwrap();
-        let mut command = Command::new(before.first().map_or(itself.as_os_str(), |first| first.as_ref()));
-        command.args(before.get(1..).unwrap_or_default());
-        if !before.is_empty() {
-            command.arg(&itself);
-        }
-        command.args(["--exact", "kernel::proc_connector::tests::elsewhere", "--nocapture", "--test-threads=2"]);
-        command.env("PROC_CONNECTOR_ELSEWHERE", what);
-        command
+    fn elsewhere_command(before: &[&str], task: &str) -> Command {
+        elsewhere::itself(before, "kernel::proc_connector::tests::elsewhere", task)
     }
 
     #[test]
@@ -431,20 +423,6 @@ mod tests {
         );
     }
 
-    /// Whether we may go into that namespace.
-    fn can(unshare: &[&str]) -> bool {
-        let status = Command::new(unshare[0]).args(&unshare[1..]).arg("true").stderr(Stdio::null()).status();
-        let can = status.is_ok_and(|status| status.success());
-        assert!(
-            can || std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(),
-            "nothing may be skipped here: {unshare:?}"
-        );
-        if !can {
-            eprintln!("\n*** SKIPPED: {unshare:?} ***\n");
-        }
-        can
-    }
-
     #[test]
     fn in_another_namespace_it_says_so() {
         if live().is_none() {
@@ -455,7 +433,7 @@ mod tests {
             (&["unshare", "--pid", "--fork"], "TimedOut"),
             (&["unshare", "--user", "--map-root-user"], "TimedOut"),
         ] {
-            if !can(unshare) {
+            if !elsewhere::can_go(unshare) {
                 continue;
             }
             let output = elsewhere_command(unshare, "listen").output().unwrap();

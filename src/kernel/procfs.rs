@@ -11,7 +11,7 @@ use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, RawDir, SeekFrom, fstatfs, open
 use rustix::io::{pread, read};
 
 use super::stat::{Identity, Stat, decimal};
-use super::unless_gone;
+use super::{test_kill, unless_gone};
 
 /// How often something is read that changes while it is.
 const TRIES: usize = 10;
@@ -108,11 +108,8 @@ impl Proc {
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
     pub fn stat(&mut self, file: &StatFile) -> io::Result<Option<Stat>> {
-        let Some(length) = unless_gone(pread(&file.0, &mut self.buffer, 0).map_err(io::Error::from))? else {
-            return Ok(None);
-        };
-        let stat = self.buffer.get(..length).and_then(Stat::parse);
-        stat.map(Some).ok_or_else(no_stat)
+        let text = self.read_again(&file.0)?;
+        text.map(|text| Stat::parse(text).ok_or_else(|| is_no("stat"))).transpose()
     }
 
     /// Opens `/proc/<pid>/schedstat`. `None` also where the kernel has no such file.
@@ -128,12 +125,8 @@ impl Proc {
     /// # Errors
     /// Reading failed for another reason than that the process is gone, or it does not parse.
     pub fn schedstat_in(&mut self, file: &SchedstatFile) -> io::Result<Option<Schedstat>> {
-        let Some(length) = unless_gone(pread(&file.0, &mut self.buffer, 0).map_err(io::Error::from))? else {
-            return Ok(None);
-        };
-        let schedstat = self.buffer.get(..length).and_then(Schedstat::parse);
-        let error = || io::Error::new(io::ErrorKind::InvalidData, "this is not a schedstat file");
-        schedstat.map(Some).ok_or_else(error)
+        let text = self.read_again(&file.0)?;
+        text.map(|text| Schedstat::parse(text).ok_or_else(|| is_no("schedstat"))).transpose()
     }
 
     /// `/proc/<pid>/schedstat`, which is of the *leader thread* only. `None` also where the kernel has no such file.
@@ -158,7 +151,7 @@ impl Proc {
     /// Reading failed for another reason than that the thread is gone, or it does not parse.
     pub fn thread_stat(&mut self, pid: u32, tid: u32) -> io::Result<Option<Stat>> {
         let text = self.read(&FilePath::thread(pid, tid, "stat"))?;
-        text.map(|text| Stat::parse(text).ok_or_else(no_stat)).transpose()
+        text.map(|text| Stat::parse(text).ok_or_else(|| is_no("stat"))).transpose()
     }
 
     /// Proportional set size: resident memory in which each page counts by its share, bytes. "Pss:" of
@@ -304,10 +297,8 @@ impl Proc {
     /// `/proc` can be asked so.
     #[must_use]
     pub fn is_hidden(&self, pid: u32) -> bool {
-        let process = i32::try_from(pid).ok().and_then(rustix::process::Pid::from_raw);
         self.root == Path::new("/proc")
-            && process
-                .is_some_and(|process| rustix::process::test_kill_process(process) == Err(rustix::io::Errno::PERM))
+            && test_kill(pid) == Err(rustix::io::Errno::PERM)
             && !matches!(self.open_stat(pid), Ok(Some(_)))
     }
 
@@ -351,6 +342,12 @@ impl Proc {
         line(status, b"NSpid:").is_none_or(|pids| words(pids).count() == 1)
     }
 
+    /// Reads a file of a process that is held open into the buffer.
+    fn read_again(&mut self, file: &OwnedFd) -> io::Result<Option<&[u8]>> {
+        let length = unless_gone(pread(file, &mut self.buffer, 0).map_err(io::Error::from))?;
+        Ok(length.and_then(|length| self.buffer.get(..length)))
+    }
+
     /// Reads a small file of a process into the buffer.
     fn read(&mut self, path: &FilePath) -> io::Result<Option<&[u8]>> {
         let Some(fd) = unless_gone(self.open_at(path, OFlags::empty()))? else { return Ok(None) };
@@ -376,8 +373,8 @@ fn numbers(directory: &OwnedFd, numbers: &mut Vec<u32>) -> io::Result<()> {
     Ok(())
 }
 
-fn no_stat() -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, "this is not a stat file")
+fn is_no(kind: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("this is not a {kind} file"))
 }
 
 /// What stands behind a key at the beginning of a line.
