@@ -1,15 +1,16 @@
 //! stdout, whose only user this is.
 //!
-//! A reader may be slow or stopped, so writing has a thread of its own: the loop goes on hearing stdin and signals.
+//! A reader may be slow or stopped, so what is not taken at once is written by a thread: the loop goes on hearing stdin and
+//! signals.
 
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::AsFd;
 use std::sync::mpsc;
 use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::fs::{FileType, fstat};
-use rustix::io::{Errno, ioctl_fionread};
+use rustix::io::{Errno, ReadWriteFlags, ioctl_fionread, pwritev2};
 use tokio::sync::mpsc as answers;
 
 /// How often the pipe is looked at while the reader finishes.
@@ -43,7 +44,8 @@ impl Writer {
     ///
     /// # Errors
     /// stdout is closed (`BrokenPipe`) or failed.
-    pub async fn write(&mut self, lines: Vec<u8>) -> io::Result<()> {
+    pub async fn write(&mut self, mut lines: Vec<u8>) -> io::Result<()> {
+        lines.drain(..written_at_once(&lines));
         if lines.is_empty() {
             return Ok(());
         }
@@ -60,6 +62,12 @@ impl Writer {
             tokio::time::sleep(DRAIN_POLL).await;
         }
     }
+}
+
+/// Writes what can be written without waiting (RWF_NOWAIT; of a pipe since Linux 6.5): two threads need not be woken up for it.
+/// Whatever is wrong shows when the rest is written.
+fn written_at_once(lines: &[u8]) -> usize {
+    pwritev2(io::stdout(), &[IoSlice::new(lines)], u64::MAX, ReadWriteFlags::NOWAIT).unwrap_or(0)
 }
 
 fn write_all(mut lines: &[u8]) -> io::Result<()> {

@@ -50,6 +50,7 @@ impl Schedstat {
 pub struct Proc {
     root: PathBuf,
     directory: OwnedFd,
+    own_pid: Option<u32>,
     buffer: Vec<u8>,
 }
 
@@ -61,7 +62,9 @@ impl Proc {
     pub fn open(root: &Path) -> io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         let directory = openat(rustix::fs::CWD, root, flags, Mode::empty())?;
-        Ok(Self { root: root.to_owned(), directory, buffer: vec![0; CMDLINE_MAX] })
+        let link = readlinkat(&directory, c"self", Vec::new()).ok();
+        let own_pid = link.and_then(|link| decimal(link.as_bytes())).and_then(|pid| u32::try_from(pid).ok());
+        Ok(Self { root: root.to_owned(), directory, own_pid, buffer: vec![0; CMDLINE_MAX] })
     }
 
     /// Where it is mounted.
@@ -317,8 +320,7 @@ impl Proc {
     /// Our own pid as this /proc has it, which in a container may be another one than getpid(2) says.
     #[must_use]
     pub fn own_pid(&self) -> Option<u32> {
-        let link = readlinkat(&self.directory, c"self", Vec::new()).ok()?;
-        decimal(link.as_bytes()).and_then(|pid| u32::try_from(pid).ok())
+        self.own_pid
     }
 
     /// Whether kernel.task_delayacct is on (`/proc/sys/kernel/task_delayacct`, Linux 5.14, off by default). `None`: there is
