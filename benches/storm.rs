@@ -19,6 +19,8 @@ mod cgroup;
 mod goals;
 #[path = "storm/meter.rs"]
 mod meter;
+#[path = "storm/simulated.rs"]
+mod simulated;
 #[path = "storm/storm.rs"]
 mod storm;
 #[path = "storm/stormers.rs"]
@@ -39,7 +41,13 @@ use stormers::{Kind, POPULATION};
 use watch::{Reading, Watch};
 
 /// What is measured, one after the other, and for how long if nothing else is said.
-const PHASES: [Phase; 4] = [("storm", storm, 60), ("flood", flood, 30), ("idle", idle, 10), ("churn", churn, 60)];
+const PHASES: [Phase; 5] = [
+    ("storm", storm, 60),
+    ("flood", flood, 30),
+    ("idle", idle, 10),
+    ("simulated", simulated::simulated, 1),
+    ("churn", churn, 60),
+];
 
 /// A name, what it does for so long, and the seconds.
 type Phase = (&'static str, fn(Duration, &mut Goals) -> Result<()>, u64);
