@@ -77,14 +77,27 @@ pub fn inode(cgroup: &Path) -> io::Result<Option<u64>> {
     Ok(unless_gone(std::fs::metadata(cgroup))?.filter(std::fs::Metadata::is_dir).map(|m| m.ino()))
 }
 
-/// The pids in a cgroup and all below it (`cgroup.procs`), and what kept some of them from being read. A process of a
-/// namespace that we cannot see shows as 0 and is left out, and so is what a threaded cgroup refuses to list (EOPNOTSUPP):
-/// its domain lists it.
+/// The processes in a cgroup and all below it.
+#[derive(Debug, Default)]
+pub struct Listed {
+    /// The pids.
+    pub pids: Vec<u32>,
+    /// Whether there are others, of a pid namespace that we cannot see into: they are listed as 0.
+    pub foreign: bool,
+    /// What kept some of them from being read.
+    pub failed: Option<io::Error>,
+}
+
+/// The processes in a cgroup and all below it (`cgroup.procs`), without what a threaded cgroup refuses to list (EOPNOTSUPP): its
+/// domain lists it.
 #[must_use]
-pub fn processes(cgroup: &Path) -> (Vec<u32>, Option<io::Error>) {
-    let (mut pids, mut failed) = (Vec::new(), None);
+pub fn processes(cgroup: &Path) -> Listed {
+    let Listed { mut pids, mut foreign, mut failed } = Listed::default();
     let mut add = |of: io::Result<Vec<u32>>| match of {
-        Ok(more) => pids.extend(more),
+        Ok(more) => {
+            foreign |= more.contains(&0);
+            pids.extend(more.into_iter().filter(|pid| *pid > 0));
+        }
         Err(error) => drop(failed.get_or_insert(error)),
     };
     add(own_processes(cgroup));
@@ -92,7 +105,7 @@ pub fn processes(cgroup: &Path) -> (Vec<u32>, Option<io::Error>) {
         add(own_processes(&cgroup.join(below)));
         true
     });
-    (pids, failed.or(walked.err()))
+    Listed { pids, foreign, failed: failed.or(walked.err()) }
 }
 
 fn own_processes(cgroup: &Path) -> io::Result<Vec<u32>> {
@@ -104,7 +117,7 @@ fn own_processes(cgroup: &Path) -> io::Result<Vec<u32>> {
         other => unless_gone(other)?.unwrap_or_default(),
     };
     let lines = text.split(|b| *b == b'\n').filter_map(decimal);
-    Ok(lines.filter_map(|pid| u32::try_from(pid).ok()).filter(|pid| *pid > 0).collect())
+    Ok(lines.filter_map(|pid| u32::try_from(pid).ok()).collect())
 }
 
 /// CPU time charged to a cgroup and all below it, its dead included: ns.
@@ -172,11 +185,13 @@ mod tests {
         cgroup(root.path(), "a.service", "10\n11\n");
         cgroup(root.path(), "a.service/nested/deeper", "12\n0\n");
         cgroup(root.path(), "b.service", "13\n");
-        let (mut pids, failed) = processes(&root.path().join("a.service"));
-        pids.sort_unstable();
-        assert!(pids == [10, 11, 12] && failed.is_none());
-        let (pids, failed) = processes(&root.path().join("never"));
-        assert!(pids.is_empty() && failed.is_none());
+        let mut listed = processes(&root.path().join("a.service"));
+        listed.pids.sort_unstable();
+        assert!(listed.pids == [10, 11, 12] && listed.foreign && listed.failed.is_none());
+        let listed = processes(&root.path().join("b.service"));
+        assert!(listed.pids == [13] && !listed.foreign && listed.failed.is_none());
+        let listed = processes(&root.path().join("never"));
+        assert!(listed.pids.is_empty() && !listed.foreign && listed.failed.is_none());
     }
 
     #[test]
@@ -185,9 +200,9 @@ mod tests {
         cgroup(root.path(), "a", "10\n");
         fs::create_dir_all(root.path().join("a/closed/cgroup.procs")).unwrap(); // reading it fails
         cgroup(root.path(), "a/open", "12\n");
-        let (mut pids, failed) = processes(&root.path().join("a"));
-        pids.sort_unstable();
-        assert!(pids == [10, 12] && failed.is_some());
+        let mut listed = processes(&root.path().join("a"));
+        listed.pids.sort_unstable();
+        assert!(listed.pids == [10, 12] && listed.failed.is_some());
     }
 
     #[test]

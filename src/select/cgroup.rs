@@ -7,7 +7,7 @@ use serde::Deserialize;
 
 use super::pid::see_hidden;
 use super::{Found, View, filter};
-use crate::kernel::cgroup;
+use crate::kernel::cgroup::{self, Listed};
 use crate::log::Trouble;
 
 /// A glob over cgroup paths; `*` does not cross '/'.
@@ -108,12 +108,16 @@ pub(super) fn in_first_hierarchy(
 
 /// The processes of a cgroup. The zombies among them are not listed by the kernel: they are found by their parents.
 pub(super) fn group(path: &Path, view: &mut View) -> Found {
-    let (pids, error) = cgroup::processes(path);
-    let failed = error.is_some();
-    if let Some(error) = error {
+    let Listed { pids, foreign, failed } = cgroup::processes(path);
+    let mut found = Found { hidden: foreign || failed.is_some(), ..Found::default() };
+    if let Some(error) = failed {
         view.complaints.add(Trouble::of(&error), format!("Cgroup {}: {error}", path.display()));
     }
-    let mut found = Found { hidden: failed, ..Found::default() };
+    if foreign {
+        let what = "Processes in cgroups are of another pid namespace: what is not known of them is left out";
+        let remedy = "run the plugin in that namespace, as with docker run --pid=host";
+        view.complaints.add(Trouble::Denied, format!("{what}; {remedy}"));
+    }
     for pid in pids {
         match view.processes.get(pid) {
             Some(stat) => {
