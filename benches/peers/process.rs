@@ -52,15 +52,7 @@ impl Process {
 
     /// The CPU of all its threads so far, those that have ended included, and of the children it has waited for.
     pub fn cpu(&self) -> Result<Duration> {
-        let mut clock = 0;
-        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
-        // SAFETY: both calls write to the local they are given, and to nothing else.
-        let failed = unsafe {
-            libc::clock_getcpuclockid(self.id().cast_signed(), &raw mut clock) != 0
-                || libc::clock_gettime(clock, &raw mut time) != 0
-        };
-        ensure!(!failed, "the CPU clock of process {} cannot be read", self.id());
-        Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?) + self.cpu_of_children()?)
+        Ok(cpu_of(self.id())? + self.cpu_of_children()?)
     }
 
     /// cutime and cstime: the 16th and 17th field of its stat, of which the 3rd is the first after comm.
@@ -72,9 +64,7 @@ impl Process {
     }
 
     pub fn peak_kib(&self) -> Result<u64> {
-        let status = std::fs::read_to_string(self.file("status"))?;
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
-        Ok(peak.context("no VmHWM")?.trim().parse()?)
+        peak_kib_of(self.id())
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -87,6 +77,26 @@ impl Drop for Process {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The CPU of all threads of a process so far, those that have ended included.
+pub fn cpu_of(pid: u32) -> Result<Duration> {
+    let mut clock = 0;
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: both calls write to the local they are given, and to nothing else.
+    let failed = unsafe {
+        libc::clock_getcpuclockid(pid.cast_signed(), &raw mut clock) != 0
+            || libc::clock_gettime(clock, &raw mut time) != 0
+    };
+    ensure!(!failed, "the CPU clock of process {pid} cannot be read");
+    Ok(Duration::new(time.tv_sec.try_into()?, time.tv_nsec.try_into()?))
+}
+
+/// The most memory that a process has had resident at once.
+pub fn peak_kib_of(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix(" kB"));
+    Ok(peak.context("no VmHWM")?.trim().parse()?)
 }
 
 /// The lines that a process writes.
