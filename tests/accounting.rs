@@ -1,0 +1,459 @@
+//! The pictures of docs/accounting.md show what the accounting does. Each tells in its `desc` what happens; a small kernel
+//! that does this is looked at in both ways, and each number that is drawn is held to what comes of it.
+
+// A test says what went wrong by panicking.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(clippy::print_stderr)] // of what is shared with other tests
+
+mod support;
+#[path = "support/watched.rs"]
+mod watched;
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::Path;
+use std::rc::Rc;
+
+use regex::Regex;
+use telegraf_taskstats::account::{Charge, Deaths, LastSight, Ledger, Sight, Unseen};
+use telegraf_taskstats::agent::Agent;
+use telegraf_taskstats::cli::Arguments;
+use telegraf_taskstats::config::Settings;
+use telegraf_taskstats::host::Host;
+use telegraf_taskstats::journal::{Changes, Journal, Who};
+use telegraf_taskstats::kernel::clock::Clock;
+use telegraf_taskstats::kernel::exit_records::ExitRecord;
+use telegraf_taskstats::kernel::proc_connector::Event;
+use telegraf_taskstats::kernel::stat::{Identity, Stat, TICK};
+use telegraf_taskstats::kernel::taskstats::{COUNTERS, Delays};
+use telegraf_taskstats::processes::Presence;
+
+use watched::FakeProc;
+
+const ROOT: u32 = 10;
+const INIT: u32 = 1;
+const SECOND: u64 = 1_000_000_000;
+/// From one gather to the next.
+const INTERVAL: u64 = 10 * SECOND;
+
+/// A picture: what happens in it, and what it shows.
+struct Picture {
+    tale: Vec<String>,
+    text: String,
+}
+
+impl Picture {
+    fn read(path: &Path) -> Self {
+        let text = fs::read_to_string(path).unwrap().replace('−', "-");
+        let (_, rest) = text.split_once("<desc id=\"tale\">\n").expect("a tale");
+        let (tale, _) = rest.split_once("\n</desc>").unwrap();
+        Self { tale: tale.lines().map(str::to_owned).collect(), text: text.clone() }
+    }
+
+    /// The texts that are marked as `data-KIND="KEY"`: keys and texts, in the order of their keys.
+    fn shown(&self, kind: &str) -> Vec<(String, String)> {
+        let marked = Regex::new(&format!(r#"<text [^>]*data-{kind}="([^"]*)"[^>]*>([^<]*)</text>"#)).unwrap();
+        let mut shown: Vec<_> =
+            marked.captures_iter(&self.text).map(|found| (found[1].to_owned(), found[2].to_owned())).collect();
+        shown.sort();
+        shown
+    }
+
+    /// What is said below the tables.
+    fn notes(&self) -> String {
+        let notes = Regex::new(r#"<text [^>]*class="note"[^>]*>([^<]*)</text>"#).unwrap();
+        notes.captures_iter(&self.text).map(|found| found[1].to_owned() + "\n").collect()
+    }
+}
+
+/// Seconds as ns; all that is told is in whole ticks.
+fn ns(seconds: &str) -> u64 {
+    let seconds: f64 = seconds.trim_end_matches([',', ':']).parse().expect(seconds);
+    let ticks = seconds * (SECOND / TICK) as f64;
+    assert!((ticks - ticks.round()).abs() < 1e-6, "{seconds} s are no whole ticks");
+    ticks.round() as u64 * TICK
+}
+
+/// ns as they are drawn: in seconds, with one digit after the point or two.
+fn seconds(ns: i128) -> String {
+    match ns as f64 / SECOND as f64 {
+        0.0 => "0".to_owned(),
+        seconds if ns % i128::from(SECOND / 10) == 0 => format!("{seconds:.1}"),
+        seconds => format!("{seconds:.2}"),
+    }
+}
+
+#[derive(Clone)]
+struct Process {
+    start: u64,
+    comm: String,
+    ppid: u32,
+    own: u64,
+    reaped: u64,
+    zombie: bool,
+    ignores_children: bool,
+    /// How often it was put on a CPU.
+    slices: u64,
+}
+
+/// What is drawn is what it does.
+#[derive(Default)]
+struct Kernel {
+    /// So many gathers there were.
+    gathers: u64,
+    processes: BTreeMap<u32, Process>,
+    events: Vec<Event>,
+    records: Vec<ExitRecord>,
+    /// CPU used by the tree since the last gather: nobody else uses any.
+    burnt: u64,
+    /// The marks that the picture is to have: who uses how much, and who is charged how much for whom.
+    uses: Vec<(String, String)>,
+    waits: Vec<(String, String)>,
+}
+
+impl Kernel {
+    /// One sentence of the tale, other than "gather".
+    fn does(&mut self, sentence: &str) {
+        let words: Vec<_> = sentence.split(' ').collect();
+        let number = |word: &str| word.parse::<u32>().expect(sentence);
+        match words[..] {
+            [pid, comm, "is", "there:", "own", own, "reaped", reaped] => {
+                self.add(number(pid), INIT, comm, ns(own), ns(reaped));
+            }
+            [ppid, "has", "a", "child", pid, comm, "own", own, "reaped", reaped] => {
+                self.add(number(pid), number(ppid), comm.trim_end_matches(':'), ns(own), ns(reaped));
+            }
+            [ppid, "forks", pid, comm] => {
+                self.run(number(ppid));
+                self.add(number(pid), number(ppid), comm, 0, 0);
+                self.events.push(Event::Fork { parent: number(ppid), child: number(pid) });
+            }
+            [pid, "uses", cpu] => {
+                self.run(number(pid)).own += ns(cpu);
+                self.burnt += ns(cpu);
+                self.uses.push((pid.to_owned(), format!("uses {cpu} s")));
+            }
+            [pid, "exits"] => self.exit(number(pid)),
+            [ppid, "waits", "for", pid] => {
+                let child = self.processes.remove(&number(pid)).expect(sentence);
+                assert!(child.zombie && child.ppid == number(ppid), "{sentence}");
+                let life = child.own + child.reaped;
+                self.run(number(ppid)).reaped += life;
+                self.waits.push((pid.to_owned(), format!("+{} s", seconds(life.into()))));
+            }
+            [pid, "ignores", "SIGCHLD"] => self.run(number(pid)).ignores_children = true,
+            _ => panic!("not a sentence of a tale: {sentence:?}"),
+        }
+    }
+
+    fn run(&mut self, pid: u32) -> &mut Process {
+        let process = self.processes.get_mut(&pid).unwrap();
+        process.slices += 1;
+        process
+    }
+
+    fn add(&mut self, pid: u32, ppid: u32, comm: &str, own: u64, reaped: u64) {
+        // In ticks since boot. The first gather is 1000 s after that.
+        let start = if self.gathers == 0 { 500 } else { 99_500 + self.gathers * INTERVAL / TICK };
+        let (zombie, ignores_children) = (false, false);
+        let process = Process { start, comm: comm.to_owned(), ppid, own, reaped, zombie, ignores_children, slices: 1 };
+        assert!(self.processes.insert(pid, process).is_none(), "{pid} is there");
+    }
+
+    /// exit(2): a record, and the children go to init.
+    fn exit(&mut self, pid: u32) {
+        let Process { ppid, own, .. } = *self.run(pid);
+        let delays = Delays { values: [0; COUNTERS], known: COUNTERS };
+        self.records.push(ExitRecord { pid, parent: ppid, elapsed: 0, cpu: own, utime: own, stime: 0, delays });
+        for child in self.processes.values_mut().filter(|child| child.ppid == pid) {
+            child.ppid = INIT;
+        }
+        let is_unwanted = ppid == INIT || self.processes[&ppid].ignores_children;
+        if is_unwanted {
+            self.processes.remove(&pid);
+        } else {
+            self.run(pid).zombie = true;
+        }
+        self.events.push(Event::Exit { pid, parent: (!is_unwanted).then_some(ppid) });
+    }
+
+    fn stat_text(&self, pid: u32) -> Option<String> {
+        let Process { start, comm, ppid, own, reaped, zombie, .. } = self.processes.get(&pid)?;
+        let (state, own, reaped) = (if *zombie { 'Z' } else { 'S' }, own / TICK, reaped / TICK);
+        Some(format!(
+            "{pid} ({comm}) {state} {ppid} 1 1 0 -1 0 0 0 0 0 {own} 0 {reaped} 0 20 0 1 0 {start} 1 100 {}\n",
+            "0 ".repeat(28).trim_end()
+        ))
+    }
+
+    fn stat(&self, pid: u32) -> Option<Stat> {
+        Stat::parse(self.stat_text(pid)?.as_bytes())
+    }
+
+    /// Makes /proc what it shows.
+    fn show(&self, proc: &FakeProc) {
+        for entry in fs::read_dir(proc.path()).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            if name.parse().is_ok_and(|pid: u32| !self.processes.contains_key(&pid)) {
+                proc.remove(&name);
+            }
+        }
+        for (pid, Process { own, slices, .. }) in &self.processes {
+            proc.write(&format!("{pid}/stat"), self.stat_text(*pid).unwrap());
+            proc.write(&format!("{pid}/schedstat"), format!("{own} 0 {slices}\n"));
+        }
+    }
+
+    fn id(&self, pid: u32) -> Option<Identity> {
+        self.processes.get(&pid).map(|process| Identity { pid, start: process.start })
+    }
+
+    fn presence(&self, id: Identity) -> Presence {
+        if self.id(id.pid) == Some(id) { Presence::Here } else { Presence::Gone }
+    }
+
+    fn sight(&self, pid: u32, origin: u32) -> Sight {
+        let Process { start, ppid, own, reaped, zombie, .. } = self.processes[&pid];
+        let newborn = self.gathers > 0 && start == 99_500 + self.gathers * INTERVAL / TICK;
+        Sight { id: Identity { pid, start }, ppid, origin, own, reaped, zombie, newborn, stale: false }
+    }
+}
+
+/// By a scan, from the made-up /proc to the line: all of the plugin.
+struct Plugin {
+    proc: FakeProc,
+    clock: FakeClock,
+    agent: Agent,
+}
+
+#[derive(Clone)]
+struct FakeClock(Rc<Cell<u64>>);
+
+impl Clock for FakeClock {
+    fn realtime(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn monotonic(&self) -> u64 {
+        self.0.get()
+    }
+
+    fn boottime(&self) -> u64 {
+        self.0.get()
+    }
+}
+
+impl Plugin {
+    fn new(kernel: &Kernel) -> Self {
+        let proc = FakeProc::new();
+        kernel.show(&proc);
+        let root = proc.path().to_str().unwrap();
+        let words = ["x", "--proc-root", root, "--sys-root", root, "--accounting", "scan", "--pid", "tree:10"];
+        let settings = Settings::load(&Arguments::of(words.iter().map(Into::into)).unwrap()).unwrap();
+        let clock = FakeClock(Rc::new(Cell::new(1000 * SECOND)));
+        let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone())).unwrap();
+        let mut agent = Agent::new(settings, host, 100);
+        let _ = agent.prime();
+        Self { proc, clock, agent }
+    }
+
+    /// The p_cpu of the line that it writes.
+    fn gather(&mut self, kernel: &Kernel) -> String {
+        kernel.show(&self.proc);
+        self.clock.0.set(self.clock.0.get() + INTERVAL);
+        let lines = String::from_utf8(self.agent.gather()).unwrap();
+        let p_cpu = support::field(lines.trim_end(), "p_cpu");
+        p_cpu.unwrap_or_else(|| panic!("no p_cpu: {lines}")).to_owned()
+    }
+}
+
+/// By a scan, the rule alone: what is worked out on the way.
+#[derive(Default)]
+struct Scan {
+    ledger: Ledger,
+    members: BTreeSet<u32>,
+}
+
+impl Scan {
+    /// The members as seen, and what each is charged.
+    fn gather(&mut self, kernel: &Kernel) -> Vec<(Sight, Charge)> {
+        self.members.retain(|pid| kernel.processes.contains_key(pid));
+        self.members.insert(ROOT);
+        for (pid, process) in &kernel.processes {
+            // A parent has a lower pid than its children, here.
+            if self.members.contains(&process.ppid) {
+                self.members.insert(*pid);
+            }
+        }
+        let sight = |pid: &u32| kernel.sight(*pid, kernel.processes[pid].ppid);
+        let sights: Vec<_> = self.members.iter().map(sight).collect();
+        let charges = self.ledger.settle(&sights, &Deaths::default(), |id| kernel.presence(id));
+        sights.into_iter().zip(charges.living).collect()
+    }
+
+    /// What is owed to a process after a gather.
+    fn owed(&self, pid: u32) -> u64 {
+        let accounts = serde_json::to_value(&self.ledger).unwrap()["accounts"].clone();
+        let account = accounts.as_array().unwrap().iter().find(|account| account["id"]["pid"] == pid).cloned();
+        account.unwrap()["cpu"]["owed"].as_u64().unwrap()
+    }
+}
+
+/// By events, the journal and the rule.
+#[derive(Default)]
+struct Follower {
+    journal: Journal,
+    ledger: Ledger,
+    /// With whom they have descended from, if they have lost their parents since.
+    members: BTreeMap<Identity, u32>,
+}
+
+impl Follower {
+    /// The CPU that all are charged.
+    fn gather(&mut self, kernel: &mut Kernel) -> u64 {
+        for record in std::mem::take(&mut kernel.records) {
+            self.journal.record(record);
+        }
+        for event in std::mem::take(&mut kernel.events) {
+            self.journal.event(event);
+        }
+        if kernel.gathers == 0 {
+            let all: Vec<_> = kernel.processes.keys().map(|pid| kernel.stat(*pid).unwrap()).collect();
+            self.journal.begin(true, all.iter());
+            self.journal.settled();
+            self.members = all.iter().map(|stat| (stat.id, stat.ppid)).collect();
+            self.settle(kernel, &Deaths::default());
+            return 0;
+        }
+        let kernel = RefCell::new(kernel);
+        let is_gone = |pid| !kernel.borrow().processes.contains_key(&pid);
+        let Changes { gone, births, unseen, .. } = self.journal.settle(&is_gone, |pid, _| kernel.borrow().stat(pid));
+        let later = self.journal.conclude(&is_gone, std::iter::empty());
+        assert!(later.records.is_empty() && later.unseen.is_empty(), "nothing happens meanwhile");
+        let kernel = kernel.into_inner();
+        let member = |pid: u32| self.members.keys().find(|id| id.pid == pid).copied();
+        let last = gone.into_iter().filter_map(|(pid, record)| {
+            let record = record.expect("a record");
+            Some(LastSight { id: member(pid)?, ppid: record.parent, own: record.cpu, newborn: false })
+        });
+        let last = last.collect();
+        for birth in births {
+            let above = birth.ancestor.map(|(Who::Known(pid) | Who::New(pid))| pid).expect("an ancestor");
+            assert!(self.members.keys().any(|id| id.pid == above), "of the tree");
+            self.members.insert(birth.stat.id, above);
+        }
+        let unseen = unseen.into_iter().map(|(Who::Known(pid) | Who::New(pid), sums)| Unseen {
+            id: *self.members.keys().find(|id| id.pid == pid).expect("a member"),
+            used: sums.used.cpu,
+            lives: sums.lives.cpu,
+            orphaned: sums.orphaned.cpu,
+            late: sums.late.cpu,
+        });
+        let deaths = Deaths { last, unseen: unseen.collect() };
+        self.settle(kernel, &deaths)
+    }
+
+    fn settle(&mut self, kernel: &Kernel, deaths: &Deaths) -> u64 {
+        self.members.retain(|id, _| kernel.presence(*id) == Presence::Here);
+        let sights: Vec<_> = self.members.iter().map(|(id, origin)| kernel.sight(id.pid, *origin)).collect();
+        let charges = self.ledger.settle(&sights, deaths, |id| kernel.presence(id));
+        let gone = charges.gone.into_iter().map(|(_, charge)| charge);
+        charges.living.into_iter().chain(gone).map(Charge::total).sum()
+    }
+}
+
+/// All that is to be drawn of a tale, by kind: what is marked, and how.
+fn drawing(tale: &[String]) -> BTreeMap<&'static str, Vec<(String, String)>> {
+    let mut kernel = Kernel::default();
+    let (mut scan, mut follower, mut plugin) = (Scan::default(), Follower::default(), None);
+    let (mut cells, mut rates) = (Vec::new(), Vec::new());
+    // Of each process as last seen: its parent then, what is owed to it, and its life.
+    let mut before: BTreeMap<Identity, (Sight, u64)> = BTreeMap::new();
+    for sentence in tale {
+        if sentence != "gather" {
+            kernel.does(sentence);
+            continue;
+        }
+        let gather = kernel.gathers;
+        let by_rule = scan.gather(&kernel);
+        let mut now = BTreeMap::new();
+        let mut total = 0;
+        for (sight, charge) in &by_rule {
+            let mut cell =
+                |what: &str, ns: i128| cells.push((format!("{gather} {} {what}", sight.id.pid), seconds(ns)));
+            cell("own", sight.own.into());
+            cell("reaped", sight.reaped.into());
+            now.insert(sight.id, (*sight, scan.owed(sight.id.pid)));
+            if gather == 0 {
+                continue;
+            }
+            let known = before.get(&sight.id);
+            let (own, reaped, owed) = known.map_or((0, 0, 0), |(known, owed)| (known.own, known.reaped, *owed));
+            // As the document says it, in words of its own: the children seen before that are not there now.
+            let gone = before.values().filter(|(child, _)| child.ppid == sight.id.pid);
+            let gone = gone.filter(|(child, _)| kernel.presence(child.id) == Presence::Gone);
+            let gone: u64 = gone.map(|(child, owed)| child.own + child.reaped + owed).sum();
+            let gained = sight.reaped - reaped;
+            let due = i128::from(owed + gone) - i128::from(gained);
+            cell("gone", gone.into());
+            cell("due", due);
+            cell("charge", charge.total().into());
+            cell("owed", scan.owed(sight.id.pid).into());
+            assert_eq!(i128::from(charge.total()), i128::from(sight.own - own) + 0.max(-due), "{sight:?}");
+            assert_eq!(i128::from(scan.owed(sight.id.pid)), due.clamp(0, i128::from(2 * TICK)), "{sight:?}");
+            for (what, gained) in [("d_own", sight.own - own), ("d_reaped", gained)] {
+                if gained > 0 {
+                    cells.push((format!("{gather} {} {what}", sight.id.pid), format!("+{}", seconds(gained.into()))));
+                }
+            }
+            total += charge.total();
+        }
+        before = now;
+        let told = follower.gather(&mut kernel);
+        let rate = |ns: u64| format!("{}", ns as f64 / INTERVAL as f64);
+        if gather == 0 {
+            plugin = Some(Plugin::new(&kernel));
+        } else {
+            let p_cpu = plugin.as_mut().unwrap().gather(&kernel);
+            assert_eq!(p_cpu, rate(total), "the rule alone, and all of the plugin");
+            assert_eq!(told, kernel.burnt, "by events, what was used since gather {}", gather - 1);
+            rates.push((format!("{gather} scan"), p_cpu));
+            rates.push((format!("{gather} events"), rate(told)));
+        }
+        kernel.burnt = 0;
+        kernel.gathers += 1;
+    }
+    let drawn = [("cell", cells), ("p-cpu", rates), ("uses", kernel.uses), ("waits", kernel.waits)];
+    drawn
+        .map(|(kind, mut marks)| {
+            (kind, {
+                marks.sort();
+                marks
+            })
+        })
+        .into()
+}
+
+#[test]
+fn the_pictures_show_what_the_accounting_does() {
+    let docs = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs");
+    let page = fs::read_to_string(docs.join("accounting.md")).unwrap();
+    let number = Regex::new(r"[0-9]+\.[0-9]+").unwrap();
+    let links = Regex::new(r"\]\((images/accounting-[a-z]+\.svg)\)").unwrap();
+    let pictures: Vec<_> = links.captures_iter(&page).map(|link| docs.join(&link[1])).collect();
+    assert_eq!(pictures.len(), 5);
+    for path in pictures {
+        let picture = Picture::read(&path);
+        let drawing = drawing(&picture.tale);
+        for (kind, marks) in &drawing {
+            assert_eq!(picture.shown(kind), *marks, "{}: {kind}", path.display());
+        }
+        // What is said below speaks of nothing else.
+        for number in number.find_iter(&picture.notes()) {
+            let number = number.as_str();
+            let is_drawn = drawing.values().flatten().any(|(_, text)| text.trim_start_matches(['+', '-']) == number);
+            assert!(is_drawn, "{}: {number}", path.display());
+        }
+    }
+}
