@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use notify::event::{AccessKind, AccessMode, ModifyKind};
 use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
-/// Which directory: device, inode and, since ext4 uses an inode again at once, the time of its creation.
-type Directory = (u64, u64, Option<SystemTime>);
+/// Which directory: device, inode and, since ext4 uses an inode again at once, the time of its creation, s and ns.
+type Directory = (u64, u64, Option<(i64, u32)>);
 
 /// Watches a changing set of directories.
 pub struct PidfileWatch {
@@ -31,6 +31,12 @@ fn tells_of_an_entry(kind: EventKind) -> bool {
             | EventKind::Modify(ModifyKind::Name(_))
             | EventKind::Access(AccessKind::Close(AccessMode::Write))
     )
+}
+
+/// When a directory was made: stx_btime of statx(2), Linux 4.11, which std asks for with glibc only.
+fn created(path: &Path) -> Option<(i64, u32)> {
+    let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BTIME).ok()?;
+    (found.stx_mask & StatxFlags::BTIME.bits() != 0).then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
 }
 
 impl PidfileWatch {
@@ -54,7 +60,7 @@ impl PidfileWatch {
     pub fn arm<'a>(&mut self, directories: impl Iterator<Item = &'a Path>) {
         let there = directories.filter_map(|path| {
             let metadata = std::fs::metadata(path).ok()?;
-            Some((path.to_owned(), (metadata.dev(), metadata.ino(), metadata.created().ok())))
+            Some((path.to_owned(), (metadata.dev(), metadata.ino(), created(path))))
         });
         let wanted: BTreeMap<_, _> = there.collect();
         let Self { watcher, watched } = self;

@@ -86,6 +86,10 @@ pub(super) fn is_literal(text: &str) -> bool {
     !text.contains(['*', '?', '[', '{'])
 }
 
+/// What a C library without NSS, as in the packages, does not know: users of LDAP and the like.
+const KNOWN_USERS: &str =
+    if cfg!(target_env = "musl") { " (this build asks /etc/passwd only; give others by number)" } else { "" };
+
 /// The owner, by name or number. Looked up again while it is unknown: users come and go.
 #[derive(Debug, Clone)]
 pub struct User {
@@ -164,8 +168,8 @@ impl Filters {
                     processes.retain(|stat| ask("user", view, stat, |view| view.proc.owner(stat.id.pid)) == Some(uid))
                 }
                 None => {
-                    view.complaints
-                        .add(Trouble::Absent, format!("No such user: user = {:?}; nothing matches it", user.name));
+                    let what = format!("No such user{KNOWN_USERS}: user = {:?}; nothing matches it", user.name);
+                    view.complaints.add(Trouble::Absent, what);
                     processes.clear();
                 }
             }
