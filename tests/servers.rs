@@ -8,22 +8,23 @@
 mod hostile;
 #[path = "support/peers.rs"]
 mod peers;
+#[path = "support/server.rs"]
+mod server;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
-use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
 use influxdb_line_protocol::FieldValue;
 use serde::Deserialize;
 use serde_json::Value;
-use tempfile::TempDir;
 
 use hostile::{Hostile, SERIES, Tags, expected_names, expected_tags, parse, tags};
-use peers::{Running, peer};
-use support::{PATIENCE, wait, wait_for};
+use peers::Running;
+use server::{Server, influxdb, victoria_metrics};
+use support::{wait, wait_for};
 
 /// What the plugin prints of all the hostile names, in two gathers or more, running alone.
 fn hostile_lines() -> Vec<String> {
@@ -71,95 +72,6 @@ fn number(value: &FieldValue<'_>) -> f64 {
         FieldValue::F64(float) => *float,
         other => panic!("neither integer nor float: {other}"),
     }
-}
-
-/// A server on a port of the loopback device, with its files in a directory of its own.
-struct Server {
-    _process: Running,
-    _directory: TempDir,
-    url: String,
-    agent: ureq::Agent,
-}
-
-impl Server {
-    /// Starts what `command` says of a port and a directory; waits until `ready` answers.
-    fn start(ready: &str, command: impl FnOnce(u16, &Path) -> Command) -> Self {
-        let directory = tempfile::tempdir().unwrap();
-        let log = File::create(directory.path().join("log")).unwrap();
-        let port = free_port();
-        let mut command = command(port, directory.path());
-        command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log);
-        let config =
-            ureq::Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(PATIENCE));
-        let server = Self {
-            _process: Running::start(&mut command),
-            _directory: directory,
-            url: format!("http://127.0.0.1:{port}"),
-            agent: config.build().into(),
-        };
-        wait_for("the server to be ready", || server.agent.get(format!("{}{ready}", server.url)).call().ok());
-        server
-    }
-
-    fn get(&self, path: &str, query: &[(&str, &str)]) -> String {
-        let request = self.agent.get(format!("{}{path}", self.url)).query_pairs(query.iter().copied());
-        let mut response = request.call().unwrap();
-        let body = response.body_mut().read_to_string().unwrap();
-        assert_eq!(response.status(), 200, "{path}: {body}");
-        body
-    }
-
-    /// Posts each line by itself: all of them are to be taken.
-    fn write(&self, path: &str, lines: &[String]) {
-        for line in lines {
-            let mut response = self.agent.post(format!("{}{path}", self.url)).send(line).unwrap();
-            let body = response.body_mut().read_to_string().unwrap();
-            assert_eq!(response.status(), 204, "{line:?}: {body}");
-        }
-    }
-}
-
-/// A port that was free a moment ago.
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
-fn influxdb() -> Option<Server> {
-    let program = peer("influxd")?;
-    let command = |port, directory: &Path| {
-        let directory = directory.display();
-        let config = format!(
-            r#"reporting-disabled = true
-bind-address = "127.0.0.1:0"
-[meta]
-  dir = "{directory}/meta"
-[data]
-  dir = "{directory}/data"
-  wal-dir = "{directory}/wal"
-[monitor]
-  store-enabled = false
-[http]
-  bind-address = "127.0.0.1:{port}"
-"#
-        );
-        let file = format!("{directory}/influxdb.conf");
-        fs::write(&file, config).unwrap();
-        let mut command = Command::new(program);
-        command.args(["-config", &file]);
-        command
-    };
-    Some(Server::start("/ping", command))
-}
-
-fn victoria_metrics() -> Option<Server> {
-    let program = peer("victoria-metrics")?;
-    let command = |port, directory: &Path| {
-        let mut command = Command::new(program);
-        command.arg(format!("-httpListenAddr=127.0.0.1:{port}"));
-        command.arg(format!("-storageDataPath={}", directory.join("data").display()));
-        command
-    };
-    Some(Server::start("/health", command))
 }
 
 /// Everything in the database `db`, as InfluxDB answers a query: a list of series, each a table.
