@@ -292,8 +292,8 @@ impl Collectors {
         if plan.wants(Measurement::Taskstat) || plan.wants(Measurement::Thread) {
             self.delays = self.delays.look(look);
         }
-        self.taskstat.sample(plan, look);
-        self.thread.sample(&plan.processes, self.bounds, look);
+        self.taskstat.sample(plan, at, look);
+        self.thread.sample(&plan.processes, self.bounds, at, look);
         self.busiest.sample(&plan.processes, self.bounds, at, look);
         self.procmaps.sample(&plan.pages, &samples, self.bounds, at, look);
         samples
@@ -310,11 +310,11 @@ impl Collectors {
             Measurement::Procstat => drop(self.sample_cpu(plan, look)),
             Measurement::Taskstat => {
                 self.delays = self.delays.look(look);
-                self.taskstat.sample(plan, look);
+                self.taskstat.sample(plan, 0, look);
             }
             Measurement::Thread => {
                 self.delays = self.delays.look(look);
-                self.thread.sample(&plan.processes, self.bounds, look);
+                self.thread.sample(&plan.processes, self.bounds, 0, look);
             }
             Measurement::Procmaps => {
                 let samples = self.sample_cpu(plan, look);

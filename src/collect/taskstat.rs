@@ -12,8 +12,8 @@ use crate::journal::Unseen;
 use crate::kernel::capability::Capability;
 use crate::kernel::netlink;
 use crate::kernel::procfs::Proc;
-use crate::kernel::stat::{Identity, Stat};
-use crate::kernel::taskstats::{Ask, COUNTERS, NAMES};
+use crate::kernel::stat::{Identity, Stat, TICK};
+use crate::kernel::taskstats::{Ask, BLKIO_DELAY, COUNTERS, NAMES, is_since_boot};
 use crate::log::Trouble;
 use crate::output::Measurement;
 use crate::processes::Processes;
@@ -55,6 +55,9 @@ impl Counter for Counts {
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Taskstat {
     counters: Counters<Counts>,
+    /// How much of their waiting for block devices is none, of those of which some is.
+    #[serde(default)]
+    made_up: Vec<(Identity, u64)>,
     /// How many of the counters the kernel has.
     #[serde(skip)]
     known: usize,
@@ -67,9 +70,9 @@ impl Taskstat {
         &self.counters
     }
 
-    /// One gather: asks for each process of which it is needed. If there is none so far, it asks for the plugin's own, since
+    /// One gather (`at`: CLOCK_MONOTONIC, ns): asks for each process of which it is needed. If there is none so far, it asks for the plugin's own, since
     /// what the kernel can tell has to be known all the same.
-    pub(super) fn sample(&mut self, plan: &Plan, look: &mut Look) {
+    pub(super) fn sample(&mut self, plan: &Plan, at: u64, look: &mut Look) {
         let ids = plan.ids_of(|needs| needs.taskstat);
         let mut outcomes = vec![Outcome::Unknown; ids.len()];
         if !ids.is_empty() || (plan.wants(Measurement::Taskstat) && self.known == 0) {
@@ -94,7 +97,31 @@ impl Taskstat {
         all.extend(self.last_words(look.processes));
         all.sort_by_key(|(id, ..)| *id);
         all.dedup_by_key(|(id, ..)| *id); // one that went away while it was read is both
+        self.made_up.retain(|(id, _)| all.binary_search_by_key(id, |(id, ..)| *id).is_ok());
+        for (id, _, outcome) in &mut all {
+            if let Outcome::Known(Counts(values)) = outcome {
+                values[BLKIO_DELAY] = self.really_waited(*id, values[BLKIO_DELAY], at, look.processes);
+            }
+        }
         self.counters.settle(all);
+    }
+
+    /// How long a process has waited for block devices, of what the kernel says: what cannot be is taken out, now and later.
+    fn really_waited(&mut self, id: Identity, said: u64, at: u64, processes: &Processes) -> u64 {
+        let made_up = self.made_up.iter().find(|(of, _)| *of == id).map_or(0, |(_, made_up)| *made_up);
+        let delay = said.saturating_sub(made_up);
+        let earlier = self.counters.last(id).map(|Counts(values)| values[BLKIO_DELAY]);
+        let [now, before, _] = processes.listings().map(Option::unwrap_or_default);
+        let since = if earlier.is_some() { before } else { id.start.saturating_mul(TICK) };
+        let threads = processes.get_exactly(id).map_or(1, |stat| u64::from(stat.num_threads.max(1)));
+        let earlier = earlier.unwrap_or(0);
+        let gained = delay.saturating_sub(earlier);
+        if !is_since_boot(gained, now.saturating_sub(since).saturating_mul(threads), at) {
+            return delay;
+        }
+        self.made_up.retain(|(of, _)| *of != id);
+        self.made_up.push((id, made_up.saturating_add(gained)));
+        earlier
     }
 
     /// What exit records say of those that are gone.

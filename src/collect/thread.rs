@@ -11,6 +11,7 @@ use crate::account::{Counter, Counters, Outcome, take_known};
 use crate::encode::Value;
 use crate::kernel::procfs::{Proc, Schedstat};
 use crate::kernel::stat::{Identity, Stat};
+use crate::kernel::taskstats::is_since_boot;
 
 /// The fields: ns, ns, ns, count.
 const NAMES: [&str; 4] = ["blkio_delay", "schedstat_oncpu", "schedstat_waiting", "schedstat_slices"];
@@ -97,16 +98,20 @@ struct Threads {
 
 impl Threads {
     /// Takes in what was read. What a thread has counted before it was first seen counts if `is_new` says so.
-    fn take_in(&mut self, sights: &[Sight], is_new: impl Fn(Identity) -> bool) {
+    fn take_in(&mut self, sights: &[Sight], at: u64, is_new: impl Fn(Identity) -> bool) {
         for Sight { task, nice } in sights {
             let Some(now) = task.counts else { continue };
-            let gained = match self.earlier(task) {
+            let [mut delay, rest @ ..] = match self.earlier(task) {
                 Some(_) if self.may_be_another(task, sights) => self.least(now),
                 Some(earlier) => since(now, earlier.counts.unwrap_or(now)), // its nice value did not count then
                 None if is_new(Identity { pid: task.tid, start: task.start }) => now,
                 None => Counts::default(),
             };
-            self.counted.gain(*nice, gained);
+            if is_since_boot(delay, 0, at) {
+                delay = 0;
+            }
+            let [oncpu, waiting, slices] = rest;
+            self.counted.gain(*nice, [delay, oncpu, waiting, slices]);
         }
         self.tasks.clear();
         self.tasks.extend(sights.iter().map(|sight| sight.task));
@@ -160,8 +165,8 @@ impl Thread {
         &self.counters
     }
 
-    /// One gather: reads the threads of each member (sorted by pid) of which they are needed.
-    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, look: &mut Look) {
+    /// One gather (`at`: CLOCK_MONOTONIC, ns): reads the threads of each member (sorted by pid) of which they are needed.
+    pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, at: u64, look: &mut Look) {
         if self.all_nice != bounds.thread_all_nice {
             *self = Self { all_nice: bounds.thread_all_nice, ..Self::default() }; // what did not count has to begin anew
         }
@@ -179,7 +184,7 @@ impl Thread {
                 Outcome::Known(()) => {
                     let (tasks, counted) = Default::default();
                     let mut threads = known.unwrap_or(Threads { id: *id, tasks, counted });
-                    threads.take_in(&sights, |thread| first || look.processes.is_newborn(thread));
+                    threads.take_in(&sights, at, |thread| first || look.processes.is_newborn(thread));
                     let counted = threads.counted.clone();
                     self.processes.push(threads);
                     Outcome::Known(counted)
@@ -248,8 +253,8 @@ mod tests {
         let task = |tid, counts| Sight { task: Task { tid, start: 1, counts: Some(counts) }, nice: 3 };
         let (tasks, counted) = Default::default();
         let mut threads = Threads { id: Identity { pid: 1, start: 1 }, tasks, counted };
-        threads.take_in(&[task(1, [0, 1000, 100_000, 50_000]), task(2, [0, 1500, 5, 3])], |_| false);
-        threads.take_in(&[task(1, [0, 1600, 100_050, 50_010])], |_| false);
+        threads.take_in(&[task(1, [0, 1000, 100_000, 50_000]), task(2, [0, 1500, 5, 3])], 1, |_| false);
+        threads.take_in(&[task(1, [0, 1600, 100_050, 50_010])], 1, |_| false);
         assert_eq!(threads.counted.get(3), Some(&[0, 100, 50, 10]));
     }
 
@@ -291,7 +296,7 @@ mod tests {
             let (tasks, counted) = Default::default();
             let mut threads = Threads { id: Identity { pid: 1, start: 1 }, tasks, counted };
             for (at, (sights, expected)) in gathers.iter().enumerate() {
-                threads.take_in(sights, |thread| at == 0 || thread.start >= 5);
+                threads.take_in(sights, 1, |thread| at == 0 || thread.start >= 5);
                 let oncpu: Vec<_> = threads.counted.iter().map(|(nice, [_, oncpu, ..])| (nice, *oncpu)).collect();
                 assert_eq!(oncpu, *expected, "{what}, gather {at}");
             }

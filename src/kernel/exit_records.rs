@@ -18,10 +18,13 @@ use std::path::Path;
 use neli::consts::nl::NlmF;
 use rustix::io::Errno;
 use rustix::net::netlink::GENERIC;
+use rustix::time::ClockId;
 
+use super::clock::nanoseconds;
 use super::netlink::{self, Drained, Listener, Message, Request, find, u16_at, u32_at, u64_at};
 use super::taskstats::{
-    Delays, TASKSTATS_CMD_GET, TASKSTATS_TYPE_AGGR_TGID, TASKSTATS_TYPE_STATS, Taskstats, unanswered,
+    BLKIO_DELAY, Delays, TASKSTATS_CMD_GET, TASKSTATS_TYPE_AGGR_TGID, TASKSTATS_TYPE_STATS, Taskstats, is_since_boot,
+    unanswered,
 };
 
 // linux/taskstats.h
@@ -74,6 +77,17 @@ pub struct ExitRecord {
     pub stime: u64,
     /// What all its threads had waited for.
     pub delays: Delays,
+}
+
+impl ExitRecord {
+    /// Without a wait that has no begin ([`is_since_boot`]): what it really was nobody knows. Of a process that has waited that long
+    /// with many threads, what is lost is its last interval.
+    fn without_made_up_delay(mut self, now: u64) -> Self {
+        if is_since_boot(self.delays.values[BLKIO_DELAY], self.elapsed, now) {
+            self.delays.values[BLKIO_DELAY] = 0;
+        }
+        self
+    }
 }
 
 /// A registration for the exits on every CPU.
@@ -168,7 +182,7 @@ impl ExitRecords {
     ///
     /// # Errors
     /// The socket is broken.
-    pub fn drain(&mut self, each: impl FnMut(ExitRecord)) -> io::Result<Drained> {
+    pub fn drain(&mut self, mut each: impl FnMut(ExitRecord)) -> io::Result<Drained> {
         let Self { listener, family, processes, .. } = self;
         let mut complete = true;
         let drained = listener.drain(|message| {
@@ -179,7 +193,8 @@ impl ExitRecords {
                 }
             }
         });
-        processes.tell(each);
+        let now = nanoseconds(ClockId::Monotonic);
+        processes.tell(|record| each(record.without_made_up_delay(now)));
         if drained? == Drained::Complete && complete {
             return Ok(Drained::Complete);
         }
@@ -404,7 +419,7 @@ mod tests {
     use proptest::prelude::*;
     use rustix::event::{PollFd, PollFlags, Timespec, poll};
     use rustix::process::{WaitId, WaitIdOptions, waitid};
-    use rustix::time::{ClockId, clock_gettime};
+    use rustix::time::clock_gettime;
 
     /// Linux 6.18, captured by tests/event_messages/capture.py.
     const REGISTERED: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-registered.bin");
@@ -431,6 +446,19 @@ mod tests {
     fn counters(record: &ExitRecord) -> Vec<(&'static str, u64)> {
         let not_0 = NAMES.into_iter().zip(record.delays.values).filter(|(_, value)| *value != 0);
         not_0.collect()
+    }
+
+    #[test]
+    fn a_wait_since_boot_is_left_out_of_a_short_life() {
+        let [record] = settled(&[EXIT])[..] else { panic!() };
+        let with = |delay| {
+            let mut record = record;
+            record.delays.values[BLKIO_DELAY] = delay;
+            record
+        };
+        let now = 3_600_000_000_000;
+        assert_eq!(with(now).without_made_up_delay(now), with(0));
+        assert_eq!(with(20_000_000).without_made_up_delay(now), with(20_000_000));
     }
 
     #[test]

@@ -64,6 +64,9 @@ const SINCE: [u16; COUNTERS] = [8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 9, 9, 11, 11, 13, 
 /// What every version has.
 const BASE: usize = 10;
 
+/// Where blkio_delay_total is among them.
+pub const BLKIO_DELAY: usize = 3;
+
 /// Where the counters are. The struct grows at its end, so this goes for versions to come, too.
 const OFFSETS: [usize; COUNTERS] = [16, 24, 32, 40, 48, 56, 272, 280, 312, 320, 328, 336, 352, 360, 400, 408, 416, 424];
 
@@ -101,6 +104,17 @@ impl Delays {
         }
         (delays.known >= BASE).then_some(delays)
     }
+}
+
+/// Whether so much waiting for block devices (ns) is none: it is more than there was `time` for, all threads together, and as much
+/// as has passed since boot (`now`: CLOCK_MONOTONIC, ns).
+///
+/// The kernel notes the begin of such a wait when it takes the thread off its queue. Since Linux 6.12 that may be later, when another
+/// thread runs already, and then it notes it there. The end of a wait that has no begin adds all the time since boot: with Linux 6.18
+/// on busy CPUs, of one in some hundred processes that read and are new.
+#[must_use]
+pub fn is_since_boot(delay: u64, time: u64, now: u64) -> bool {
+    delay > time && delay >= now - now / 16
 }
 
 /// Who can be asked what processes have waited for; a trait so that tests can answer.
@@ -518,6 +532,16 @@ mod tests {
                 read_all(&bytes);
             }
         }
+    }
+
+    #[test]
+    fn a_wait_since_boot_is_none_unless_there_was_time_for_it() {
+        const HOUR: u64 = 3_600_000_000_000;
+        let cases = [(HOUR, 10, true), (HOUR + 5, 10, true), (HOUR - HOUR / 16, 10, true), (HOUR / 2, 10, false)];
+        for (delay, time, expected) in cases {
+            assert_eq!(is_since_boot(delay, time, HOUR), expected, "{delay}");
+        }
+        assert!(!is_since_boot(HOUR, HOUR, HOUR), "one that has waited all the time");
     }
 
     /// A live socket that may ask.
