@@ -115,14 +115,13 @@ fn assert_shows(dashboard: &Dashboard, host: &mut Host, ask: impl Fn(Chosen<'_>,
     }
 }
 
-/// Whether an alert is about whom it is to be about, on this host. Those that are busy may wait for each other; and waits for a disk
-/// that nobody had are made up by Linux 6.18 itself (see docs/dashboards.md), of any process that begins.
+/// Whether an alert is about whom it is to be about, on this host. Those that are busy may wait for each other.
 fn alarms(alert: &str, series: &[Series]) -> bool {
     let (about, others): (_, &[&str]) = match alert {
         "TaskstatsServiceDown" | "down" => (Some(DOWN), &[]),
         "TaskstatsRestartLoop" | "restart loop" => (Some(RESTARTED), &[]),
         "TaskstatsStarvedOfCpu" | "starved of CPU" => (Some(HUNGRY), &[READER]),
-        "TaskstatsWaitingForDisk" | "waiting for the disk" => (Some(READER), &[HUNGRY, PARENT, RESTARTED]),
+        "TaskstatsWaitingForDisk" | "waiting for the disk" => (Some(READER), &[]),
         "TaskstatsSilent" => (None, &[]),
         "hosts that report" => (Some(""), &[]),
         other => panic!("{other}: there is no expectation"),

@@ -221,8 +221,7 @@ const READS: &str = "TASKSTATS_TEST_READS";
 #[repr(align(4096))]
 struct Page([u8; 4096]);
 
-/// Not a test but, run by one in a process of its own, what reads from its disk: three threads, past the page cache. They live long,
-/// since of processes that begin Linux 6.18 makes up waits (see docs/dashboards.md).
+/// Not a test but, run by one in a process of its own, what reads from its disk: three threads, past the page cache.
 #[test]
 fn reads() {
     let Some(file) = std::env::var_os(READS) else { return };
