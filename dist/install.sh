@@ -4,6 +4,8 @@
 # PREFIX says where to (/usr/local). With DESTDIR it only places the files, or removes them, below that directory.
 # An existing plugin.conf is kept, also by uninstall.
 set -eu
+# The user telegraf is to read what is placed.
+umask 022
 PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}
 [ -z "$DESTDIR" ] || DESTDIR=$(mkdir -p "$DESTDIR" && cd "$DESTDIR" && pwd)
@@ -54,7 +56,7 @@ install_files() {
   place "$bash" completions/$name
   place "$zsh" completions/_$name
   place "$fish" completions/$name.fish
-  place "$documents" README.md CHANGELOG.md LICENSE
+  place "$documents" README.md ARCHITECTURE.md CONTRIBUTING.md CHANGELOG.md LICENSE plugin.conf.example
   place "$documents/docs" docs/*
   place "$documents/docs/images" docs/images/*
 }
@@ -63,6 +65,7 @@ uninstall_files() {
   rm -rf "$DESTDIR$share" "$DESTDIR$documents"
   rm -f "$DESTDIR$bin/$name" "$DESTDIR$units/$name"* "$DESTDIR$man/$name.1.gz" "$DESTDIR$bash/$name" \
     "$DESTDIR$zsh/_$name" "$DESTDIR$fish/$name.fish"
+  [ "$DESTDIR" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload || true
   [ ! -e "$configuration" ] || echo "$configuration is kept."
 }
 

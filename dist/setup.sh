@@ -8,7 +8,9 @@ units=${here%/share/*}/lib/systemd/system
 
 enter() {
   # Only Telegraf is to have what the plugin may see. The group is Telegraf's: it stays when the plugin goes.
-  getent group telegraf >/dev/null || groupadd --system telegraf 2>/dev/null || addgroup -S telegraf
+  if ! getent group telegraf >/dev/null; then
+    if command -v groupadd >/dev/null; then groupadd --system telegraf; else addgroup -S telegraf; fi
+  fi
   # What an administrator has decreed by dpkg-statoverride(1) stands.
   if ! dpkg-statoverride --list "$1" >/dev/null 2>&1; then
     chown root:telegraf "$1"

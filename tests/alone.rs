@@ -9,8 +9,9 @@ mod peers;
 mod support;
 
 use std::fs;
+use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use tempfile::TempDir;
@@ -55,6 +56,7 @@ impl Server {
 
     /// How many gathers it has got so far.
     fn gathers(&self) -> usize {
+        ureq::get(self.url("/internal/force_flush")).call().unwrap();
         let request = ureq::get(self.url("/api/v1/export")).query("match[]", "psstat_n_proc");
         let text = request.call().unwrap().body_mut().read_to_string().unwrap();
         let series = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
@@ -110,4 +112,29 @@ fn when_the_server_goes_away_all_of_it_ends() {
     assert!(!wait(&mut influx).success());
     let status = wait(&mut plugin);
     assert_eq!(status.code(), Some(0), "{status}");
+}
+
+/// What the writer's unit runs, and the token as it arrives: that of InfluxDB 1 has a password in it, which may have anything.
+#[test]
+fn the_writer_sends_what_comes_with_the_token() {
+    let server = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("dist/systemd/writer.sh");
+    let mut writer = Command::new("bash");
+    writer.arg(script).env("WRITE_TOKEN", r#"us"er:p\w %s"#);
+    writer.env("WRITE_URL", format!("http://{}/write", server.local_addr().unwrap()));
+    let mut writer = Running::start(writer.stdin(Stdio::piped()).stdout(Stdio::null()));
+    writer.stdin.take().unwrap().write_all(b"a b=1 1\nc d=2 2\n").unwrap();
+
+    let mut request = server.accept().unwrap().0;
+    let mut said = String::new();
+    let mut bytes = [0; 4096];
+    while !said.contains("\r\n\r\na b=1 1\nc d=2 2") {
+        let count = request.read(&mut bytes).unwrap();
+        assert!(count > 0, "{said}");
+        said.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+    }
+    assert!(said.contains("\r\nAuthorization: Token us\"er:p\\w %s\r\n"), "{said}");
+    request.write_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n").unwrap();
+    drop(request);
+    assert!(wait(&mut writer).code().is_some(), "it ends with its input");
 }

@@ -5,7 +5,9 @@ set -u
 
 # The token is not to be seen in a command line.
 token() {
-  [[ -z ${WRITE_TOKEN-} ]] || printf 'header = "Authorization: Token %s"\n' "$WRITE_TOKEN"
+  local token=${WRITE_TOKEN-}
+  token=${token//\\/\\\\}
+  [[ -z $token ]] || printf 'header = "Authorization: Token %s"\n' "${token//\"/\\\"}"
 }
 
 send() {
@@ -13,11 +15,12 @@ send() {
   status=$(curl --silent --show-error --max-time 30 --config <(token) --data-binary @- \
     --output /dev/null --write-out '%{http_code}' "$WRITE_URL" <<<"$1")
   case $status in
-    2??) ;;
-    408 | 429) return 1 ;;
-    4??) echo "refused with status $status, and dropped: $(wc -l <<<"$1") lines" >&2 ;;
-    *) echo "not taken (status $status), to be tried again" >&2; return 1 ;;
+    2??) return ;;
+    408 | 429) ;;
+    4??) echo "refused with status $status, and dropped: $(wc -l <<<"$1") lines" >&2; return ;;
   esac
+  echo "not taken (status $status), to be tried again" >&2
+  return 1
 }
 
 part='' # of a line, where the pause came within it

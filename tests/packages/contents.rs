@@ -43,6 +43,9 @@ fn the_deb_has_what_it_is_to_have() {
         ("rw-r--r--", "/usr/share/doc/telegraf-taskstats/changelog.gz"),
         ("rw-r--r--", "/usr/share/doc/telegraf-taskstats/changelog.Debian.gz"),
         ("rw-r--r--", "/usr/share/doc/telegraf-taskstats/README.md"),
+        ("rw-r--r--", "/usr/share/doc/telegraf-taskstats/ARCHITECTURE.md"),
+        ("rw-r--r--", "/usr/share/doc/telegraf-taskstats/CONTRIBUTING.md"),
+        ("rw-r--r--", "/usr/share/doc/telegraf-taskstats/plugin.conf.example"),
     ]
     .map(|(mode, path)| format!("-{mode} {path}"))
     .into();
@@ -68,6 +71,27 @@ fn the_deb_has_what_it_is_to_have() {
     assert!(directories.iter().all(|[mode, ..]| mode == "drwxr-xr-x"), "{listing}");
     let files: BTreeSet<_> = files.iter().map(|[mode, _, path]| format!("{mode} {path}")).collect();
     assert_eq!(files, expected);
+}
+
+/// A program names its source files when it panics: not those of whoever has built it.
+#[test]
+fn the_program_does_not_tell_where_it_was_built() {
+    let Some(packages) = Packages::built() else { return };
+    let directory = tempfile::tempdir().unwrap();
+    output(
+        Command::new("tar")
+            .arg("-xzf")
+            .arg(&packages.tarball)
+            .arg("--strip-components=1")
+            .arg("-C")
+            .arg(directory.path()),
+    );
+    let program = fs::read(directory.path().join("telegraf-taskstats")).unwrap();
+    let home = std::env::var("HOME").unwrap();
+    for place in ["registry/src", PROJECT, &format!("{home}/.")] {
+        let told = program.windows(place.len()).any(|bytes| bytes == place.as_bytes());
+        assert!(!told, "{place} is in it");
+    }
 }
 
 #[test]

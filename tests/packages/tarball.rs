@@ -41,7 +41,9 @@ fn installed_again_and_uninstalled() {
     root.sh(&format!("cd /packages && tar -xzf {tarball}"));
     let script = "/packages/telegraf-taskstats-*/install.sh";
 
-    let said = root.sh(script);
+    let said = root.sh(&format!("umask 077; {script}"));
+    let modes = root.sh("stat -c %a /etc/telegraf-taskstats /usr/local/share/telegraf-taskstats");
+    assert_eq!(modes.split_whitespace().collect::<Vec<_>>(), ["755"; 2], "whatever the umask is");
     assert!(said.contains(&format!("ln -s {SNIPPET} /etc/telegraf/telegraf.d/taskstats.conf")), "{said}");
     let installed = root.ours();
     let assert_permitted = || {
