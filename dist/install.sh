@@ -8,6 +8,10 @@ set -eu
 umask 022
 PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}
+# It is written into units and configuration.
+case $PREFIX in
+  *[!A-Za-z0-9/._+-]* | [!/]*) echo "PREFIX $PREFIX: an absolute path of letters, digits and /._+- is wanted" >&2; exit 2 ;;
+esac
 [ -z "$DESTDIR" ] || DESTDIR=$(mkdir -p "$DESTDIR" && cd "$DESTDIR" && pwd)
 cd "$(dirname "$0")"
 name=telegraf-taskstats
@@ -63,7 +67,7 @@ install_files() {
 
 uninstall_files() {
   rm -rf "$DESTDIR$share" "$DESTDIR$documents"
-  rm -f "$DESTDIR$bin/$name" "$DESTDIR$units/$name"* "$DESTDIR$man/$name.1.gz" "$DESTDIR$bash/$name" \
+  rm -f "$DESTDIR$bin/$name" "$DESTDIR$units/$name".service "$DESTDIR$units/$name"-writer.* "$DESTDIR$man/$name.1.gz" "$DESTDIR$bash/$name" \
     "$DESTDIR$zsh/_$name" "$DESTDIR$fish/$name.fish"
   [ "$DESTDIR" ] || [ ! -d /run/systemd/system ] || systemctl daemon-reload || true
   [ ! -e "$configuration" ] || echo "$configuration is kept."

@@ -67,13 +67,30 @@ impl Writer {
 /// Writes what can be written without waiting (RWF_NOWAIT; of a pipe since Linux 6.5): two threads need not be woken up for it.
 /// Whatever is wrong shows when the rest is written.
 fn written_at_once(lines: &[u8]) -> usize {
-    pwritev2(io::stdout(), &[IoSlice::new(lines)], u64::MAX, ReadWriteFlags::NOWAIT).unwrap_or(0)
+    let mut rest = lines;
+    while !rest.is_empty() {
+        match pwritev2(io::stdout(), &[IoSlice::new(piece(rest))], u64::MAX, ReadWriteFlags::NOWAIT) {
+            Ok(written) if written > 0 => rest = rest.get(written..).unwrap_or_default(),
+            _ => break,
+        }
+    }
+    lines.len() - rest.len()
+}
+
+/// What of the lines is written in one piece: as many whole ones as a pipe takes together or not at all (PIPE_BUF). So however this ends,
+/// no line is cut in two that is not longer than that.
+fn piece(lines: &[u8]) -> &[u8] {
+    const PIPE_BUF: usize = 4096;
+    let is_newline = |byte: &u8| *byte == b'\n';
+    let most = lines.get(..PIPE_BUF).unwrap_or(lines);
+    let end = most.iter().rposition(is_newline).or_else(|| lines.iter().position(is_newline));
+    end.and_then(|end| lines.get(..=end)).unwrap_or(lines)
 }
 
 fn write_all(mut lines: &[u8]) -> io::Result<()> {
     let stdout = io::stdout();
     while !lines.is_empty() {
-        match rustix::io::write(&stdout, lines) {
+        match rustix::io::write(&stdout, piece(lines)) {
             Ok(written) => lines = lines.get(written..).unwrap_or_default(),
             Err(Errno::INTR) => {}
             Err(Errno::AGAIN) => wait_for(&stdout, PollFlags::OUT)?, // whoever shares it made it non-blocking
@@ -88,5 +105,21 @@ pub(crate) fn wait_for(fd: &impl AsFd, what: PollFlags) -> io::Result<()> {
     match poll(&mut [PollFd::new(fd, what)], None) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_as_many_whole_lines_as_a_pipe_takes_together() {
+        let line = |length: usize| [vec![b'x'; length - 1], vec![b'\n']].concat();
+        let cases: [(&[usize], usize); 6] =
+            [(&[], 0), (&[10], 10), (&[10, 20], 30), (&[4000, 96, 1], 4096), (&[4000, 97], 4000), (&[9000, 5], 9000)];
+        for (lines, expected) in cases {
+            let text: Vec<u8> = lines.iter().flat_map(|length| line(*length)).collect();
+            assert_eq!(piece(&text).len(), expected, "{lines:?}");
+        }
     }
 }

@@ -255,6 +255,28 @@ fn sleeps_until_its_end(pid: u32) -> u64 {
     sleeps.trim().parse().unwrap()
 }
 
+/// So that whoever reads from a FIFO next begins with a whole line.
+#[test]
+fn no_line_is_cut_in_two_when_it_is_stopped_before_a_full_pipe() {
+    let (mut reader, stdout) = std::io::pipe().unwrap();
+    let mut command = command();
+    for name in 0..1000 {
+        command
+            .arg("--pid")
+            .arg(format!("a-name-that-is-long-enough-to-end-somewhere-in-a-page-{name}:{}", std::process::id()));
+    }
+    let mut plugin = command.stdin(Stdio::piped()).stdout(stdout).spawn().unwrap();
+    drop(command);
+    plugin.stdin.take().unwrap().write_all(b"\n").unwrap();
+    // It waits for room that is not made, and is patient for a while.
+    let status = wait(&mut plugin);
+    assert!(status.success(), "{status}");
+    let mut text = String::new();
+    reader.read_to_string(&mut text).unwrap();
+    let lines = text.lines().count();
+    assert!((100..1000).contains(&lines) && text.ends_with('\n'), "{lines} lines: {}", &text[text.len() - 100..]);
+}
+
 /// The same of stdout: that the pipe is full is no error, and its reader may come late.
 #[test]
 fn all_lines_come_though_stdout_is_non_blocking() {

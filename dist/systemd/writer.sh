@@ -1,23 +1,29 @@
 # Sends the lines on stdin to the server at WRITE_URL, as telegraf-taskstats-writer.service runs it: those that come without a pause,
-# as the lines of a gather do, in one request. No more is read until that is answered: while the server is away, what comes waits
+# as the lines of a gather do, in one request, or in several if they are many. No more is read until that is answered: while the server is away, what comes waits
 # in the pipe. A server that refuses lines (a status of 4xx) will do so again: these are dropped, and the log says so.
 set -u
+most=2000 # lines of a request
 
-# The token is not to be seen in a command line.
-token() {
-  local token=${WRITE_TOKEN-}
-  token=${token//\\/\\\\}
-  [[ -z $token ]] || printf 'header = "Authorization: Token %s"\n' "${token//\"/\\\"}"
+# quoted OPTION VALUE: as curl reads it.
+quoted() {
+  local value=${2//\\/\\\\}
+  printf '%s = "%s"\n' "$1" "${value//\"/\\\"}"
+}
+
+# What is not to be seen in a command line: also the URL may have a password in it.
+request() {
+  quoted url "$WRITE_URL"
+  [[ -z ${WRITE_TOKEN-} ]] || quoted header "Authorization: Token $WRITE_TOKEN"
 }
 
 send() {
   local status
-  status=$(curl --silent --show-error --max-time 30 --config <(token) --data-binary @- \
-    --output /dev/null --write-out '%{http_code}' "$WRITE_URL" <<<"$1")
+  status=$(curl --silent --show-error --globoff --max-time 30 --config <(request) --data-binary @- \
+    --output /dev/null --write-out '%{http_code}' <<<"$1")
   case $status in
     2??) return ;;
     408 | 429) ;;
-    4??) echo "refused with status $status, and dropped: $(wc -l <<<"$1") lines" >&2; return ;;
+    4??) echo "refused with status $status, and dropped, all or some of $(wc -l <<<"$1") lines" >&2; return ;;
   esac
   echo "not taken (status $status), to be tried again" >&2
   return 1
@@ -25,8 +31,10 @@ send() {
 
 part='' # of a line, where the pause came within it
 while IFS= read -r line; do
-  lines=$part$line
-  while IFS= read -r -t 0.2 line; do lines+=$'\n'$line; done
-  part=$line
+  lines=$part$line part='' count=1
+  while ((count++ < most)); do
+    IFS= read -r -t 0.2 line || { part=$line; break; }
+    lines+=$'\n'$line
+  done
   until send "$lines"; do sleep 5; done
 done

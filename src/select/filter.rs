@@ -88,7 +88,7 @@ pub(super) fn is_literal(text: &str) -> bool {
 
 /// What a C library without NSS, as in the packages, does not know: users of LDAP and the like.
 const KNOWN_USERS: &str =
-    if cfg!(target_env = "musl") { " (this build asks /etc/passwd only; give others by number)" } else { "" };
+    if cfg!(target_env = "musl") { " (this build asks /etc/passwd and nscd only; give others by number)" } else { "" };
 
 /// The owner, by name or number. Looked up again while it is unknown: users come and go.
 #[derive(Debug, Clone)]
