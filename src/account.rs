@@ -119,7 +119,7 @@ impl Deaths {
 pub struct Charges {
     /// Those that were seen now, in their order.
     pub living: Vec<Charge>,
-    /// Those that are gone and had an account, sorted by pid.
+    /// Those that are gone and had an account, or have left somebody, sorted by pid.
     pub gone: Vec<(Identity, Charge)>,
 }
 
@@ -276,6 +276,13 @@ impl Ledger {
                 gone.push((last.id, Charge { own, reaped }));
             }
         }
+        // Who was gone at the gather before may have left somebody, as a daemon that walks does, and has no account any more.
+        let has_account = |id: Identity| gone.binary_search_by_key(&id, |(id, _)| *id).is_ok();
+        let left =
+            deaths.unseen.iter().filter(|unseen| presence(unseen.id) != Presence::Here && !has_account(unseen.id));
+        let left: Vec<_> = left.map(|unseen| (unseen.id, Charge { own: 0, reaped: unseen.used })).collect();
+        gone.extend(left);
+        gone.sort_unstable_by_key(|(id, _)| *id);
         gone
     }
 
@@ -650,6 +657,18 @@ mod tests {
         // 5 ms more before it died, and 30 ms of children never seen
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [35]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [0]);
+    }
+
+    /// As of a daemon that walks: the child forks on, and dies before the next gather.
+    #[test]
+    fn what_the_child_of_one_that_vanished_has_used_counts_though_neither_was_seen() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0)], &[2]);
+        let unseen = vec![Unseen { id: id(2), used: 30 * MS, lives: 0, orphaned: 0, late: 0 }];
+        let deaths = Deaths { last: Vec::new(), unseen };
+        let presence = |of| if of == id(1) { Presence::Here } else { Presence::Gone };
+        let charges = ledger.settle(&[old(1, 0, 0, 0)], &deaths, presence);
+        assert_eq!(charges.gone, [(id(2), Charge { own: 0, reaped: 30 * MS })]);
     }
 
     #[test]

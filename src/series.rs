@@ -1,6 +1,7 @@
 //! A series: what is remembered of one tag set from gather to gather.
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use serde::{Deserialize, Serialize};
 
@@ -252,9 +253,11 @@ impl Series {
         }
     }
 
-    /// The members that went away since, of whom exit records tell.
+    /// The members that went away since, of whom exit records tell, or of those whom they have left. Sorted by pid.
     fn gone(&self, reading: &Reading) -> Vec<Identity> {
-        reading.processes.gone().map(|(id, _)| id).filter(|id| self.has_gone(*id, reading)).collect()
+        let told = reading.processes.gone().map(|(id, _)| id);
+        let told: BTreeSet<_> = told.chain(reading.processes.unseen().map(|(id, _)| id)).collect();
+        told.into_iter().filter(|id| self.has_gone(*id, reading)).collect()
     }
 
     /// Whether it was a member and went away.
