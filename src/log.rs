@@ -3,11 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::ioctl_fionread;
 
 /// Longest message, bytes. (Telegraf stops reading stderr for good at a line of 64 KiB.)
 const LENGTH_MAX: usize = 2000;
+
+/// How long a reader may take for the last of it.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// How important a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -45,6 +50,16 @@ pub fn say(level: Level, message: &str) {
         Level::Info => "I! ",
     };
     write(&format!("{prefix}{message}"));
+}
+
+/// Waits until the reader of a pipe has what was said, but not for long. Telegraf closes the pipe when the process ends, so what still
+/// lies in it then is lost.
+pub fn wait_for_reader() {
+    let stderr = std::io::stderr();
+    let until = Instant::now() + LAST_WORDS;
+    while ioctl_fionread(&stderr).is_ok_and(|unread| unread > 0) && Instant::now() < until {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// One line, in one piece: a pipe that is ready takes 4096 bytes without blocking.

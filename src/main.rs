@@ -14,7 +14,7 @@ use telegraf_taskstats::config::{SAMPLE, Settings};
 use telegraf_taskstats::host::Host;
 use telegraf_taskstats::kernel::clock::SystemClock;
 use telegraf_taskstats::kernel::{capability, own};
-use telegraf_taskstats::log::{Level, say};
+use telegraf_taskstats::log::{Level, say, wait_for_reader};
 use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
 
 /// The configuration is wrong.
@@ -104,6 +104,7 @@ fn holdable() -> usize {
 /// The error chain, once.
 fn fail(error: &anyhow::Error, code: u8) -> ExitCode {
     say(Level::Error, &format!("{error:#}"));
+    wait_for_reader();
     ExitCode::from(code)
 }
 

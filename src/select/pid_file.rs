@@ -1,6 +1,7 @@
 //! `pid_file`: the pids in the file, one per line, up to the first line that is not one.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use super::{Found, View, pid};
@@ -64,7 +65,8 @@ impl PidFile {
             }
             Err(error) => {
                 view.complaints.add(Trouble::of(&error), format!("Pidfile {}: {error}", self.path.display()));
-                Found { incomplete: is_shortage(&error), ..Found::default() }
+                let is_forbidden = error.kind() == ErrorKind::PermissionDenied;
+                Found { incomplete: is_forbidden || is_shortage(&error), ..Found::default() }
             }
         };
         self.accepted = found.roots.iter().map(|stat| stat.id).collect();

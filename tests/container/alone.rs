@@ -134,7 +134,7 @@ fn the_writer_may_die_and_the_server_may_go_away() {
         "sed -i s,/api/v2/write,/no/such/path, /etc/telegraf-taskstats/writer.env; systemctl restart {WRITER}"
     ));
     let said = container.wait_for_log(WRITER, "refused with status");
-    assert!(said.contains("status 400, and dropped: "), "{said}");
+    assert!(said.contains("status 400, and dropped, "), "{said}");
 
     assert_eq!(container.property(PLUGIN, "MainPID"), plugin);
     assert_eq!(container.property(PLUGIN, "NRestarts"), "0");
