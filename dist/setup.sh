@@ -40,6 +40,9 @@ leave() {
   if [ -d /run/systemd/system ]; then
     systemctl stop 'telegraf-taskstats*' || true
   fi
+  if [ -e /etc/telegraf/telegraf.d/taskstats.conf ]; then
+    echo "telegraf-taskstats: Telegraf goes on with the program that is deleted until: systemctl restart telegraf"
+  fi
   for link in /etc/telegraf/telegraf.d/* /etc/sysctl.d/* /etc/systemd/system/*.wants/*; do
     [ -L "$link" ] || continue
     case $(readlink -f "$link") in

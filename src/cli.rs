@@ -8,12 +8,24 @@ use crate::config::values::{AccountBy, Fields, FileName, Interval, Named, Pid, T
 use crate::output::{Measurement, Scope};
 use crate::select::{ProcessPattern, UnitGlob};
 
+/// What belongs into a manual besides the flags.
+const MORE: &str = "\
+Files: none is read without --config. The packages have /etc/telegraf-taskstats/plugin.conf, which their snippet for Telegraf names.
+
+Environment: HOST_PROC and HOST_SYS, as above; and whatever a configuration file names as ${VAR}.
+
+Signals: SIGHUP, SIGUSR1 and SIGUSR2 gather, too; with --interval, SIGHUP reads the configuration again. SIGTERM, SIGINT and the end \
+of stdin end it.
+
+Exit status: 0 if all went well; 1 if something failed, with --check also if something that is configured does not work here; 2 if \
+the configuration is invalid.";
+
 /// What process trees on Linux really use, as line protocol, for Telegraf's inputs.execd.
 ///
 /// A newline on stdin is answered by the lines of each target. Without any target, each service of the host is one. A NAME is the
 /// tag process_name; without it, what is found names itself.
 #[derive(Debug, Clone, Parser)]
-#[command(version, max_term_width = 100)]
+#[command(version, max_term_width = 100, after_long_help = MORE)]
 pub struct Arguments {
     /// Read a configuration file, or each *.conf of a directory.
     #[arg(long, value_name = "PATH")]
