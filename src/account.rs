@@ -277,9 +277,9 @@ impl Ledger {
             }
         }
         // Who was gone at the gather before may have left somebody, as a daemon that walks does, and has no account any more.
-        let has_account = |id: Identity| gone.binary_search_by_key(&id, |(id, _)| *id).is_ok();
+        let is_charged = |id: Identity| gone.binary_search_by_key(&id, |(id, _)| *id).is_ok();
         let left =
-            deaths.unseen.iter().filter(|unseen| presence(unseen.id) != Presence::Here && !has_account(unseen.id));
+            deaths.unseen.iter().filter(|unseen| presence(unseen.id) != Presence::Here && !is_charged(unseen.id));
         let left: Vec<_> = left.map(|unseen| (unseen.id, Charge { own: 0, reaped: unseen.used })).collect();
         gone.extend(left);
         gone.sort_unstable_by_key(|(id, _)| *id);

@@ -6,6 +6,8 @@
 
 #[path = "support/peers.rs"]
 mod peers;
+#[path = "support/server.rs"]
+mod server;
 mod support;
 
 use std::fs;
@@ -17,48 +19,35 @@ use std::process::{Command, Stdio};
 use tempfile::TempDir;
 
 use peers::{Running, peer};
+use server::{Server, victoria_metrics};
 use support::{command, wait, wait_for};
 
 /// A server, and where to find `influx`.
-struct Server {
-    process: Running,
+struct Sink {
+    server: Server,
     directory: TempDir,
-    port: u16,
     influx: PathBuf,
 }
 
-impl Server {
+impl Sink {
     fn start() -> Option<Self> {
-        let (program, influx) = (peer("victoria-metrics")?, peer("influx")?);
-        let directory = tempfile::tempdir().unwrap();
-        let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
-        let mut server = Command::new(program);
-        server.arg(format!("-httpListenAddr=127.0.0.1:{port}"));
-        server.arg(format!("-storageDataPath={}", directory.path().join("data").display()));
-        let process = Running::start(server.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()));
-        let server = Self { process, directory, port, influx };
-        wait_for("the server", || ureq::get(server.url("/health")).call().ok());
-        Some(server)
-    }
-
-    fn url(&self, path: &str) -> String {
-        format!("http://127.0.0.1:{}{path}", self.port)
+        let influx = peer("influx")?;
+        Some(Self { server: victoria_metrics()?, directory: tempfile::tempdir().unwrap(), influx })
     }
 
     /// `influx write` with `stdin` as its input.
     fn writer(&self, stdin: impl Into<Stdio>) -> Running {
         let mut influx = Command::new(&self.influx);
         influx.args(["write", "--bucket", "hosts", "--precision", "ns"]);
-        influx.env("INFLUX_HOST", self.url("")).env("INFLUX_TOKEN", "none").env("INFLUX_ORG", "example");
+        influx.env("INFLUX_HOST", &self.server.url).env("INFLUX_TOKEN", "none").env("INFLUX_ORG", "example");
         influx.env("INFLUX_CONFIGS_PATH", self.directory.path().join("none"));
         Running::start(influx.stdin(stdin).stdout(Stdio::null()).stderr(Stdio::null()))
     }
 
     /// How many gathers it has got so far.
     fn gathers(&self) -> usize {
-        ureq::get(self.url("/internal/force_flush")).call().unwrap();
-        let request = ureq::get(self.url("/api/v1/export")).query("match[]", "psstat_n_proc");
-        let text = request.call().unwrap().body_mut().read_to_string().unwrap();
+        self.server.get("/internal/force_flush", &[]);
+        let text = self.server.get("/api/v1/export", &[("match[]", "psstat_n_proc")]);
         let series = text.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
         series.map(|series| series["timestamps"].as_array().unwrap().len()).sum()
     }
@@ -74,11 +63,11 @@ fn plugin(interval: &str) -> Running {
 /// With the interval of docs/alone.md each gather arrives, while the pipe stands.
 #[test]
 fn each_gather_arrives() {
-    let Some(server) = Server::start() else { return };
+    let Some(sink) = Sink::start() else { return };
     let mut plugin = plugin("5s");
-    let mut influx = server.writer(plugin.stdout.take().unwrap());
-    let first = wait_for("the first lines", || Some(server.gathers()).filter(|gathers| *gathers > 0));
-    wait_for("more lines", || (server.gathers() > first).then_some(()));
+    let mut influx = sink.writer(plugin.stdout.take().unwrap());
+    let first = wait_for("the first lines", || Some(sink.gathers()).filter(|gathers| *gathers > 0));
+    wait_for("more lines", || (sink.gathers() > first).then_some(()));
     drop(plugin.stdin.take());
     assert!(wait(&mut plugin).success() && wait(&mut influx).success());
 }
@@ -86,29 +75,29 @@ fn each_gather_arrives() {
 /// Where no line comes for 10 s, influx waits for 500 kB, or for the end.
 #[test]
 fn a_longer_interval_stalls_it() {
-    let Some(server) = Server::start() else { return };
+    let Some(sink) = Sink::start() else { return };
     let mut plugin = plugin("11s");
-    let copy = server.directory.path().join("lines");
+    let copy = sink.directory.path().join("lines");
     let mut tee = Command::new("tee");
     let mut tee = Running::start(tee.arg(&copy).stdin(plugin.stdout.take().unwrap()).stdout(Stdio::piped()));
-    let mut influx = server.writer(tee.stdout.take().unwrap());
+    let mut influx = sink.writer(tee.stdout.take().unwrap());
     let lines = || fs::read_to_string(&copy).unwrap_or_default().lines().count();
     // When the second comes, the first would have been sent, if it were after 10 s.
     wait_for("two lines", || (lines() >= 2).then_some(()));
-    assert_eq!(server.gathers(), 0);
+    assert_eq!(sink.gathers(), 0);
     drop(plugin.stdin.take());
     assert!(wait(&mut plugin).success() && wait(&mut tee).success() && wait(&mut influx).success());
-    wait_for("all of it", || (server.gathers() == lines()).then_some(()));
+    wait_for("all of it", || (sink.gathers() == lines()).then_some(()));
 }
 
 /// A request that fails is the end of influx, and that is the end of the plugin; no failure of its own.
 #[test]
 fn when_the_server_goes_away_all_of_it_ends() {
-    let Some(mut server) = Server::start() else { return };
+    let Some(mut sink) = Sink::start() else { return };
     let mut plugin = plugin("1s");
-    let mut influx = server.writer(plugin.stdout.take().unwrap());
-    wait_for("the first lines", || (server.gathers() > 0).then_some(()));
-    server.process.kill().unwrap();
+    let mut influx = sink.writer(plugin.stdout.take().unwrap());
+    wait_for("the first lines", || (sink.gathers() > 0).then_some(()));
+    sink.server.process.kill().unwrap();
     assert!(!wait(&mut influx).success());
     let status = wait(&mut plugin);
     assert_eq!(status.code(), Some(0), "{status}");

@@ -70,8 +70,8 @@ impl Taskstat {
         &self.counters
     }
 
-    /// One gather (`at`: CLOCK_MONOTONIC, ns): asks for each process of which it is needed. If there is none so far, it asks for the plugin's own, since
-    /// what the kernel can tell has to be known all the same.
+    /// One gather (`at`: CLOCK_MONOTONIC, ns): asks for each process of which it is needed. If there is none so far, it asks for the
+    /// plugin's own, since what the kernel can tell has to be known all the same.
     pub(super) fn sample(&mut self, plan: &Plan, at: u64, look: &mut Look) {
         let ids = plan.ids_of(|needs| needs.taskstat);
         let mut outcomes = vec![Outcome::Unknown; ids.len()];

@@ -101,17 +101,16 @@ impl Threads {
     fn take_in(&mut self, sights: &[Sight], at: u64, is_new: impl Fn(Identity) -> bool) {
         for Sight { task, nice } in sights {
             let Some(now) = task.counts else { continue };
-            let [mut delay, rest @ ..] = match self.earlier(task) {
+            let mut gained = match self.earlier(task) {
                 Some(_) if self.may_be_another(task, sights) => self.least(now),
                 Some(earlier) => since(now, earlier.counts.unwrap_or(now)), // its nice value did not count then
                 None if is_new(Identity { pid: task.tid, start: task.start }) => now,
                 None => Counts::default(),
             };
-            if is_since_boot(delay, 0, at) {
-                delay = 0;
+            if is_since_boot(gained[0], 0, at) {
+                gained[0] = 0;
             }
-            let [oncpu, waiting, slices] = rest;
-            self.counted.gain(*nice, [delay, oncpu, waiting, slices]);
+            self.counted.gain(*nice, gained);
         }
         self.tasks.clear();
         self.tasks.extend(sights.iter().map(|sight| sight.task));

@@ -13,7 +13,7 @@ use super::support::{PATIENCE, wait_for};
 
 /// A server on a port of the loopback device, with its files in a directory of its own.
 pub struct Server {
-    _process: Running,
+    pub process: Running,
     _directory: TempDir,
     pub url: String,
     pub agent: ureq::Agent,
@@ -30,7 +30,7 @@ impl Server {
         let config =
             ureq::Agent::config_builder().proxy(None).http_status_as_error(false).timeout_global(Some(PATIENCE));
         let server = Self {
-            _process: Running::start(&mut command),
+            process: Running::start(&mut command),
             _directory: directory,
             url: format!("http://127.0.0.1:{port}"),
             agent: config.build().into(),
