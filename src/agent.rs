@@ -7,10 +7,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
-use tokio::time::{Instant, sleep_until, timeout_at};
 
 use crate::cache::{Cache, State};
 use crate::cli::Arguments;
@@ -20,19 +19,22 @@ use crate::encode::{Tags, encode};
 use crate::host::Host;
 use crate::kernel::cgroup;
 use crate::kernel::clock::SystemClock;
-use crate::kernel::pidfile_watch::PidfileWatch;
+use crate::kernel::pipe::wait_for_reader;
 use crate::log::{Complaints, Level, Trouble, say};
 use crate::output::Measurement;
 use crate::points::{Sources, points};
 use crate::processes::Processes;
-use crate::prompt::{Bell, PRIMING, Prompt, Prompts};
+use crate::prompt::{PRIMING, Prompt, Prompts};
 use crate::select::{Member, Memory, Selected, Target, measurements, select};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
-use crate::write::Writer;
+use crate::write;
 
 /// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
 const LAST_WORDS: Duration = Duration::from_secs(8);
+
+/// What to say where poll(2) fails.
+const CANNOT_WAIT: &str = "Cannot wait for prompts";
 
 /// Everything the plugin knows.
 pub struct Agent {
@@ -54,67 +56,53 @@ pub struct Agent {
 /// Runs until a stop is asked for or stdout is closed.
 ///
 /// # Errors
-/// Writing to stdout failed for another reason than that it was closed.
-pub async fn run(mut agent: Agent, mut prompts: Prompts, arguments: &Arguments) -> anyhow::Result<()> {
-    let mut writer = Writer::start().context("Cannot start the thread that writes")?;
-    let mut watch = watch(&agent, prompts.bell());
+/// Writing to stdout failed for another reason than that it was closed, or nothing can be waited for.
+pub fn run(mut agent: Agent, mut prompts: Prompts, arguments: &Arguments) -> anyhow::Result<()> {
+    if let Err(error) = prompts.watch(agent.watched_directories()) {
+        say(Level::Warning, &format!("Pidfile directories are read at every gather but not watched: {error}"));
+    }
     let primed = agent.prime();
     loop {
-        match prompts.next().await {
+        match prompts.next_prompt().context(CANNOT_WAIT)? {
             Prompt::Gather => {
-                sleep_until(primed).await;
-                let lines = agent.gather();
-                match write(&mut writer, lines, &prompts).await {
+                prompts.hear_until(primed).context(CANNOT_WAIT)?;
+                match write(&agent.gather(), &mut prompts) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                     written => written.context("Cannot write to stdout")?,
                 }
             }
             Prompt::Observe => agent.observe(),
-            Prompt::Reload => {
-                agent.reload(arguments, &mut prompts);
-                watch = watch.or_else(|| self::watch(&agent, prompts.bell()));
-            }
+            Prompt::Reload => agent.reload(arguments, &mut prompts),
             Prompt::Stop => break,
         }
-        if let Some(watch) = &mut watch {
-            watch.arm(agent.watched_directories());
-        }
+        let _ = prompts.watch(agent.watched_directories()); // it was said if this cannot be
     }
     // The reader of a pipe that closes with us may be slow, but not for ever.
-    let _ = timeout_at(prompts.stopping().await + LAST_WORDS, writer.drain()).await;
+    wait_for_reader(io::stdout(), last_words(&prompts).unwrap_or_else(Instant::now));
     Ok(())
 }
 
 /// Writes the lines of a gather. A reader that does not read holds everything up, except a stop.
-async fn write(writer: &mut Writer, lines: Vec<u8>, prompts: &Prompts) -> io::Result<()> {
-    let writing = writer.write(lines);
-    tokio::pin!(writing);
-    tokio::select! {
-        written = &mut writing => written,
-        stopped = prompts.stopping() => timeout_at(stopped + LAST_WORDS, writing).await
-            .unwrap_or_else(|_| Err(io::Error::from(io::ErrorKind::BrokenPipe))),
-    }
+fn write(lines: &[u8], prompts: &mut Prompts) -> io::Result<()> {
+    write::write(lines, |stdout| {
+        while !prompts.hear(Some(stdout), last_words(prompts))? {
+            if last_words(prompts).is_some_and(|last| Instant::now() >= last) {
+                return Err(io::Error::from(io::ErrorKind::BrokenPipe));
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Until when a reader may take what there is, if a stop was asked for.
+fn last_words(prompts: &Prompts) -> Option<Instant> {
+    prompts.stopped().map(|since| since + LAST_WORDS)
 }
 
 /// What to say of processes that exist and cannot be read.
 fn unreadable(error: &io::Error) -> String {
     let known = "those known from before count as they were, the others do not count";
     format!("Some processes cannot be read; {known}: {error}")
-}
-
-/// Watches the directories of pidfiles, if there are any. Without inotify the plugin works all the same.
-fn watch(agent: &Agent, bell: Bell) -> Option<PidfileWatch> {
-    agent.watched_directories().next()?;
-    match PidfileWatch::new(move || bell.hint()) {
-        Ok(mut watch) => {
-            watch.arm(agent.watched_directories());
-            Some(watch)
-        }
-        Err(error) => {
-            say(Level::Warning, &format!("Pidfile directories are read at every gather but not watched: {error}"));
-            None
-        }
-    }
 }
 
 impl Agent {

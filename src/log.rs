@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::ioctl_fionread;
+
+use crate::kernel::pipe;
 
 /// Longest message, bytes. (Telegraf stops reading stderr for good at a line of 64 KiB.)
 const LENGTH_MAX: usize = 2000;
@@ -52,14 +53,9 @@ pub fn say(level: Level, message: &str) {
     write(&format!("{prefix}{message}"));
 }
 
-/// Waits until the reader of a pipe has what was said, but not for long. Telegraf closes the pipe when the process ends, so what still
-/// lies in it then is lost.
+/// Waits until the reader has what was said, but not for long.
 pub fn wait_for_reader() {
-    let stderr = std::io::stderr();
-    let until = Instant::now() + LAST_WORDS;
-    while ioctl_fionread(&stderr).is_ok_and(|unread| unread > 0) && Instant::now() < until {
-        std::thread::sleep(Duration::from_millis(2));
-    }
+    pipe::wait_for_reader(std::io::stderr(), Instant::now() + LAST_WORDS);
 }
 
 /// One line, in one piece: a pipe that is ready takes 4096 bytes without blocking.

@@ -76,11 +76,8 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
     // Who looks once has no use for what is told from now on.
     let accounting = if pace == Pace::Once { AccountBy::Scan } else { settings.accounting };
     let host = open(&settings, accounting)?;
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
-    runtime.block_on(async {
-        let prompts = Prompts::listen(pace, signals).context("Cannot start the threads that listen")?;
-        agent::run(Agent::new(settings, host, holdable()), prompts, arguments).await
-    })
+    let prompts = Prompts::listen(pace, signals).context("Cannot catch the signals that stop")?;
+    agent::run(Agent::new(settings, host, holdable()), prompts, arguments)
 }
 
 fn open(settings: &Settings, accounting: AccountBy) -> anyhow::Result<Host> {

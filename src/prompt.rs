@@ -1,21 +1,27 @@
 //! What makes the plugin do something: a newline on stdin, a signal, the clock, a hint from a watched directory.
 //!
-//! Each source sets flags and rings; the loop takes them when it is ready. So whatever comes during a gather coalesces
-//! into one, and a blocked write never keeps an end of stdin from being heard.
+//! One poll(2) waits for all of them, on the thread that gathers: to wake up a second one would cost as much as a fifth of a
+//! small gather. What comes sets flags, and the loop takes them when it is ready. So whatever comes during a gather coalesces
+//! into one, and a reader that does not read never keeps an end of stdin from being heard.
 
-use std::io::{self, Read};
-use std::os::fd::AsFd;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
-use rustix::event::PollFlags;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{FileType, fstat};
+use rustix::io::Errno;
+use rustix::stdio::stdin;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use signal_hook::iterator::Signals;
-use tokio::sync::Notify;
-use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+use signal_hook::flag;
+use signal_hook::iterator::backend::SignalDelivery;
+use signal_hook::iterator::exfiltrator::SignalOnly;
 
-use crate::write::wait_for;
+use crate::kernel::pidfile_watch::PidfileWatch;
 
 /// Hints come in bursts; the processes behind them are looked at no more often than this.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
@@ -66,47 +72,36 @@ impl Asked {
     fn stop(&mut self) {
         self.stop.get_or_insert_with(Instant::now);
     }
-}
 
-/// Where the sources put their flags.
-#[derive(Debug, Clone, Default)]
-pub struct Bell(Arc<(Mutex<Asked>, Notify)>);
-
-impl Bell {
-    /// A pidfile came or went.
-    pub fn hint(&self) {
-        self.ring(|asked| asked.observe = true);
-    }
-
-    fn ring(&self, ask: impl FnOnce(&mut Asked)) {
-        self.with(ask);
-        let (_, notify) = &*self.0;
-        notify.notify_one();
-    }
-
-    fn with<T>(&self, f: impl FnOnce(&mut Asked) -> T) -> T {
-        let (asked, _) = &*self.0;
-        f(&mut asked.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Whether there is anything to do at once.
+    fn is_anything(&self) -> bool {
+        self.gather || self.reload || self.stop.is_some()
     }
 }
 
 /// The signals, caught from now on. To be made before anything else: a signal without a handler ends the process.
 #[derive(Debug)]
-pub struct CaughtSignals(Signals);
+pub struct CaughtSignals(SignalDelivery<UnixStream, SignalOnly>);
 
 /// Catches the signals that prompt. Those that stop are caught as soon as somebody listens.
 ///
 /// # Errors
 /// The handlers cannot be installed.
 pub fn catch_signals() -> io::Result<CaughtSignals> {
-    Signals::new([SIGHUP, SIGUSR1, SIGUSR2]).map(CaughtSignals)
+    let (read, write) = UnixStream::pair()?;
+    SignalDelivery::with_pipe(read, write, SignalOnly, [SIGHUP, SIGUSR1, SIGUSR2]).map(CaughtSignals)
 }
 
 /// The prompts, in the order in which they are to be answered.
 #[derive(Debug)]
 pub struct Prompts {
-    bell: Bell,
-    clock: Option<Interval>,
+    asked: Asked,
+    signals: CaughtSignals,
+    /// Whether stdin is listened to: until it ends, if at all.
+    hears_stdin: bool,
+    /// Who hints.
+    watch: Option<PidfileWatch>,
+    clock: Option<Clock>,
     /// Whether to stop when nothing is asked for any more.
     once: bool,
     /// When a hint may be followed again.
@@ -114,85 +109,151 @@ pub struct Prompts {
 }
 
 impl Prompts {
-    /// Starts listening: a thread each for the signals and for stdin.
+    /// Starts listening.
     ///
     /// # Errors
-    /// No thread can be had.
+    /// The handlers of the signals that stop cannot be installed.
     pub fn listen(pace: Pace, signals: CaughtSignals) -> io::Result<Self> {
-        // Until now these end the process: it may be waiting for a configuration that is a pipe.
+        // Until now these end the process: it may be waiting for a configuration that is a pipe. A person who asks twice does
+        // not wait, whatever goes on.
+        let interrupted = Arc::new(AtomicBool::new(false));
+        flag::register_conditional_shutdown(SIGINT, 130, Arc::clone(&interrupted))?;
+        flag::register(SIGINT, interrupted)?;
         for signal in [SIGINT, SIGTERM] {
-            signals.0.add_signal(signal)?;
+            signals.0.handle().add_signal(signal)?;
         }
-        let bell = Bell::default();
-        let hangup_reloads = matches!(pace, Pace::Every(_));
-        hear_signals(signals, bell.clone(), hangup_reloads)?;
         let clock = match pace {
-            Pace::Prompted => {
-                hear_stdin(bell.clone(), true)?;
-                None
-            }
-            Pace::Every(period) => {
-                // Only a pipe or a socket has another end whose closing means something.
-                if matches!(stdin_type(), Some(FileType::Fifo | FileType::Socket)) {
-                    hear_stdin(bell.clone(), false)?;
-                }
-                Some(every(period, period.max(PRIMING)))
-            }
-            Pace::Once => {
-                bell.with(|asked| asked.gather = true);
-                None
-            }
+            Pace::Every(period) => Some(Clock::new(period, period.max(PRIMING))),
+            Pace::Prompted | Pace::Once => None,
         };
-        Ok(Self { bell, clock, once: pace == Pace::Once, next_hint: Instant::now() })
-    }
-
-    /// Where other sources ring.
-    #[must_use]
-    pub fn bell(&self) -> Bell {
-        self.bell.clone()
+        // By the clock, only a pipe or a socket has another end whose closing means something.
+        let has_other_end = matches!(stdin_type(), Some(FileType::Fifo | FileType::Socket));
+        Ok(Self {
+            asked: Asked { gather: pace == Pace::Once, ..Asked::default() },
+            signals,
+            hears_stdin: pace == Pace::Prompted || (clock.is_some() && has_other_end),
+            watch: None,
+            clock,
+            once: pace == Pace::Once,
+            next_hint: Instant::now(),
+        })
     }
 
     /// Gathers by this clock from now on.
     pub fn set_period(&mut self, period: Duration) {
-        if self.clock.as_ref().is_some_and(|clock| clock.period() != period) {
-            self.clock = Some(every(period, period));
+        if self.clock.as_ref().is_some_and(|clock| clock.period != period) {
+            self.clock = Some(Clock::new(period, period));
         }
+    }
+
+    /// Has hints come from exactly these directories of pidfiles.
+    ///
+    /// # Errors
+    /// They cannot be watched: the kernel refuses another inotify instance (fs.inotify.max_user_instances).
+    pub fn watch<'a>(&mut self, directories: impl Iterator<Item = &'a Path>) -> io::Result<()> {
+        let mut directories = directories.peekable();
+        if self.watch.is_none() && directories.peek().is_some() {
+            self.watch = Some(PidfileWatch::new()?);
+        }
+        if let Some(watch) = &mut self.watch {
+            watch.arm(directories);
+        }
+        Ok(())
     }
 
     /// Waits for the next prompt. Stop comes last: what was asked for before is answered.
-    pub async fn next(&mut self) -> Prompt {
+    ///
+    /// # Errors
+    /// Those of [`Prompts::hear`].
+    pub fn next_prompt(&mut self) -> io::Result<Prompt> {
         loop {
-            let may_observe = Instant::now() >= self.next_hint;
-            if let Some(prompt) = self.bell.with(|asked| take(asked, may_observe)) {
+            if self.once && !self.asked.is_anything() {
+                self.asked.stop();
+            }
+            let hint = self.asked.observe.then_some(self.next_hint);
+            let tick = self.clock.as_ref().map(|clock| clock.next);
+            let until =
+                if self.asked.is_anything() { Some(Instant::now()) } else { hint.into_iter().chain(tick).min() };
+            self.hear(None, until)?;
+            let now = Instant::now();
+            if self.clock.as_mut().is_some_and(|clock| clock.ticks(now)) {
+                self.asked.gather();
+            }
+            if let Some(prompt) = take(&mut self.asked, now >= self.next_hint) {
                 if matches!(prompt, Prompt::Gather | Prompt::Observe) {
-                    self.next_hint = Instant::now() + HINT_PAUSE;
+                    self.next_hint = now + HINT_PAUSE;
                 }
-                return prompt;
-            }
-            if self.once {
-                self.bell.with(Asked::stop);
-                continue;
-            }
-            let hinted = self.bell.with(|asked| asked.observe);
-            let (_, notify) = &*self.bell.0;
-            tokio::select! {
-                () = notify.notified() => {}
-                () = tick(&mut self.clock) => self.bell.with(|asked| asked.gather = true),
-                () = sleep_until(self.next_hint), if hinted => {}
+                return Ok(prompt);
             }
         }
     }
 
-    /// Waits until a stop is asked for, and says when that was; nothing is taken.
-    pub async fn stopping(&self) -> Instant {
-        let (_, notify) = &*self.bell.0;
-        loop {
-            if let Some(since) = self.bell.with(|asked| asked.stop) {
-                notify.notify_one(); // whatever else rang is still to be heard
-                return since;
-            }
-            notify.notified().await;
+    /// Takes note of all that comes up to a time.
+    ///
+    /// # Errors
+    /// Those of [`Prompts::hear`].
+    pub fn hear_until(&mut self, time: Instant) -> io::Result<()> {
+        while Instant::now() < time {
+            self.hear(None, Some(time))?;
         }
+        Ok(())
+    }
+
+    /// Takes note of what has come. If that is nothing, waits until something comes, or `writable` can be written to; until a time at
+    /// most. Returns whether it can.
+    ///
+    /// # Errors
+    /// poll(2) is not possible: the kernel has no memory, or RLIMIT_NOFILE was taken away.
+    pub fn hear(&mut self, writable: Option<BorrowedFd<'_>>, until: Option<Instant>) -> io::Result<bool> {
+        let Self { asked, signals, hears_stdin, watch, .. } = self;
+        let signalled = signals.0.get_read();
+        // One that is not waited for stands there for nothing.
+        let of = |fd: Option<_>, flags| match fd {
+            Some(fd) => PollFd::from_borrowed_fd(fd, flags),
+            None => PollFd::new(signalled, PollFlags::empty()),
+        };
+        let mut fds = [
+            PollFd::new(signalled, PollFlags::IN),
+            of(hears_stdin.then(stdin), PollFlags::IN),
+            of(watch.as_ref().map(AsFd::as_fd), PollFlags::IN),
+            of(writable, PollFlags::OUT),
+        ];
+        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        // What no Timespec can hold is for ever.
+        let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(false), // what did it is there at the next call
+            Err(error) => return Err(error.into()),
+        }
+        let [was_signalled, has_stdin, has_hint, is_writable] = fds.map(|fd| !fd.revents().is_empty());
+        if has_stdin {
+            match read_stdin() {
+                Some(newline) if newline && self.clock.is_none() => asked.gather(),
+                Some(_) => {}
+                None => {
+                    *hears_stdin = false;
+                    asked.stop();
+                }
+            }
+        }
+        if was_signalled {
+            for signal in signals.0.pending() {
+                match signal {
+                    SIGINT | SIGTERM => asked.stop(),
+                    SIGHUP if self.clock.is_some() => asked.reload = true,
+                    _ => asked.gather(),
+                }
+            }
+        }
+        asked.observe |= has_hint && watch.as_mut().is_some_and(PidfileWatch::has_hint);
+        Ok(is_writable)
+    }
+
+    /// When a stop was asked for, if it was.
+    #[must_use]
+    pub fn stopped(&self) -> Option<Instant> {
+        self.asked.stop
     }
 }
 
@@ -212,70 +273,43 @@ fn take(asked: &mut Asked, may_observe: bool) -> Option<Prompt> {
     }
 }
 
-fn every(period: Duration, first: Duration) -> Interval {
-    let mut clock = interval_at(Instant::now() + first, period);
-    clock.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    clock
+/// What ticks. Ticks that nobody has waited for are left out.
+#[derive(Debug)]
+struct Clock {
+    period: Duration,
+    next: Instant,
 }
 
-async fn tick(clock: &mut Option<Interval>) {
-    match clock {
-        Some(clock) => drop(clock.tick().await),
-        None => std::future::pending().await,
+impl Clock {
+    fn new(period: Duration, first: Duration) -> Self {
+        Self { period, next: Instant::now() + first }
+    }
+
+    /// Whether it has ticked since it was asked last.
+    fn ticks(&mut self, now: Instant) -> bool {
+        let Some(late) = now.checked_duration_since(self.next) else { return false };
+        let beat = late.as_nanos() % self.period.as_nanos().max(1);
+        self.next = now + self.period - Duration::from_nanos_u128(beat);
+        true
     }
 }
 
-fn hear_signals(signals: CaughtSignals, bell: Bell, hangup_reloads: bool) -> io::Result<()> {
-    let CaughtSignals(mut signals) = signals;
-    let hear = move || {
-        let mut interrupted = false;
-        for signal in signals.forever() {
-            match signal {
-                SIGINT if interrupted => std::process::exit(130), // a person who asks twice does not wait
-                SIGINT | SIGTERM => {
-                    interrupted = interrupted || signal == SIGINT;
-                    bell.ring(Asked::stop);
-                }
-                SIGHUP if hangup_reloads => bell.ring(|asked| asked.reload = true),
-                _ => bell.ring(Asked::gather),
-            }
-        }
-    };
-    std::thread::Builder::new().name("signals".into()).spawn(hear).map(drop)
-}
-
-/// Reads stdin to its end in a thread of its own, whatever it is: a pipe, a file, a terminal.
-fn hear_stdin(bell: Bell, newline_gathers: bool) -> io::Result<()> {
-    let hear = move || {
-        let mut stdin = io::stdin().lock();
-        let mut bytes = [0; 4096];
-        loop {
-            match stdin.read(&mut bytes) {
-                Ok(0) => break,
-                Ok(count) => {
-                    let newline = bytes.iter().take(count).any(|byte| *byte == b'\n');
-                    if newline && newline_gathers {
-                        bell.ring(Asked::gather);
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if wait_for(&io::stdin(), PollFlags::IN).is_err() {
-                        break;
-                    }
-                }
-                Err(_) => break, // a stdin that cannot be read says no more than one that ended
-            }
-        }
-        bell.ring(Asked::stop);
-    };
-    std::thread::Builder::new().name("stdin".into()).spawn(hear).map(drop)
+/// Whether a newline came, of what can be read now. `None`: there is nothing more to come. A stdin that cannot be read says no more
+/// than one that ended.
+fn read_stdin() -> Option<bool> {
+    let mut bytes = [0; 4096];
+    match rustix::io::read(stdin(), &mut bytes) {
+        Ok(0) => None,
+        Ok(count) => Some(bytes.iter().take(count).any(|byte| *byte == b'\n')),
+        Err(Errno::INTR | Errno::AGAIN) => Some(false),
+        Err(_) => None,
+    }
 }
 
 /// What kind of file stdin is.
 #[must_use]
 pub fn stdin_type() -> Option<FileType> {
-    fstat(io::stdin().as_fd()).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
+    fstat(stdin()).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
 }
 
 /// Whether nobody can ever prompt: stdin is /dev/null, as under inputs.exec and cron, or was closed from the start
@@ -283,7 +317,24 @@ pub fn stdin_type() -> Option<FileType> {
 #[must_use]
 pub fn stdin_is_null() -> bool {
     let null = rustix::fs::stat("/dev/null").map(|null| null.st_rdev);
-    let stdin = fstat(io::stdin().as_fd());
+    let ours = fstat(stdin());
     stdin_type() == Some(FileType::CharacterDevice)
-        && matches!((null, stdin), (Ok(null), Ok(stdin)) if stdin.st_rdev == null)
+        && matches!((null, ours), (Ok(null), Ok(ours)) if ours.st_rdev == null)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_that_nobody_has_waited_for_ticks_once_and_keeps_its_beat() {
+        let begun = Instant::now();
+        let at = |tenths: u32| begun + tenths * Duration::from_millis(100);
+        let mut clock = Clock { period: Duration::from_secs(1), next: at(10) };
+        // At which time it was asked, whether it had ticked, when it ticks next.
+        let cases = [(0, false, 10), (9, false, 10), (10, true, 20), (11, false, 20), (57, true, 60), (70, true, 80)];
+        for (asked, ticked, next) in cases {
+            assert_eq!((clock.ticks(at(asked)), clock.next), (ticked, at(next)), "asked at {asked}");
+        }
+    }
 }

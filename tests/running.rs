@@ -153,7 +153,7 @@ fn a_newline_gathers_though_stdin_is_non_blocking() {
     let (answer, answers) = channel();
     std::thread::spawn(move || stdout.try_for_each(|line| answer.send(line)));
     for _ in 0..3 {
-        wait_for("the plugin to wait", || waits_in(plugin.id(), "stdin").then_some(()));
+        wait_for("the plugin to wait", || waits(plugin.id()).then_some(()));
         prompts.write_all(b"\n").unwrap();
         let line = answers.recv_timeout(PATIENCE).expect("an answer");
         assert!(line.starts_with("psstat,process_name=self "), "{line}");
@@ -162,11 +162,10 @@ fn a_newline_gathers_though_stdin_is_non_blocking() {
     assert_eq!(wait(&mut plugin).code(), Some(0));
 }
 
-/// Whether this thread of the process sleeps, or the process has ended.
-fn waits_in(pid: u32, thread: &str) -> bool {
-    let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap().flatten();
-    let mut stats = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("stat")).ok());
-    stats.any(|stat| stat.contains(&format!("({thread}) S ")) || stat.contains(") Z "))
+/// Whether the process sleeps, or has ended.
+fn waits(pid: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.contains(") S ") || stat.contains(") Z ")
 }
 
 // Stops.
@@ -292,7 +291,7 @@ fn all_lines_come_though_stdout_is_non_blocking() {
     let mut stdin = plugin.stdin.take().unwrap();
     stdin.write_all(b"\n").unwrap();
     wait_for("a full pipe", || {
-        let is_full = ioctl_fionread(&reader).unwrap() > 0 && waits_in(plugin.id(), "write");
+        let is_full = ioctl_fionread(&reader).unwrap() > 0 && waits(plugin.id());
         is_full.then_some(())
     });
     drop(stdin);

@@ -114,10 +114,9 @@ impl Plugin {
 
     /// A gather and what it took.
     pub fn measured_gather(&mut self, pause: Duration) -> Result<Cost> {
-        let main = Thread(self.file(&format!("task/{}", self.child.id())));
-        let chain = [self.thread("stdin")?, main, self.thread("write")?, Thread("/proc/thread-self".into())];
+        let chain = [Thread(self.file(&format!("task/{}", self.child.id()))), Thread("/proc/thread-self".into())];
         let waiting = || chain.iter().map(Thread::waiting).sum::<Result<Duration>>();
-        let [_, main, ..] = &chain;
+        let [main, _] = &chain;
         let before = (main.cpu()?, waiting()?);
         let wall = self.gather_after(pause)?;
         let waiting = waiting()? - before.1;

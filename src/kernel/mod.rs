@@ -15,6 +15,7 @@ pub mod netlink;
 pub mod own;
 pub mod pidfile;
 pub mod pidfile_watch;
+pub mod pipe;
 pub mod proc_connector;
 pub mod procfs;
 pub mod stat;

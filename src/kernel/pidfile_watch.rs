@@ -4,34 +4,33 @@
 //! directories are read at every gather in any case; the hint lets a process be seen that lives less than one.
 
 use std::collections::BTreeMap;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use notify::event::{AccessKind, AccessMode, ModifyKind};
-use notify::{Event, EventKind, RecommendedWatcher, RecursiveMode, Watcher};
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
 
 /// Which directory: device, inode and, since ext4 uses an inode again at once, the time of its creation, s and ns.
 type Directory = (u64, u64, Option<(i64, u32)>);
 
 /// Watches a changing set of directories.
+#[derive(Debug)]
 pub struct PidfileWatch {
-    watcher: RecommendedWatcher,
-    /// What is watched: a directory replaced by another must be watched anew.
-    watched: BTreeMap<PathBuf, Directory>,
+    inotify: OwnedFd,
+    /// What is watched, by which watch: a directory replaced by another must be watched anew.
+    watched: BTreeMap<PathBuf, (Directory, i32)>,
 }
 
-/// Whether an entry came, went, or was written to its end. Reading pidfiles makes events too, and so does a log file that
-/// somebody keeps in the directory.
-fn tells_of_an_entry(kind: EventKind) -> bool {
-    matches!(
-        kind,
-        EventKind::Create(_)
-            | EventKind::Remove(_)
-            | EventKind::Modify(ModifyKind::Name(_))
-            | EventKind::Access(AccessKind::Close(AccessMode::Write))
-    )
-}
+/// An entry came, went, or was written to its end. Reading pidfiles makes events too, and so does a log file that somebody keeps in the
+/// directory.
+const HINTS: WatchFlags = WatchFlags::CREATE
+    .union(WatchFlags::DELETE)
+    .union(WatchFlags::MOVE)
+    .union(WatchFlags::CLOSE_WRITE)
+    .union(WatchFlags::ONLYDIR);
 
 /// When a directory was made: stx_btime of statx(2), Linux 4.11, which std asks for with glibc only.
 fn created(path: &Path) -> Option<(i64, u32)> {
@@ -40,20 +39,12 @@ fn created(path: &Path) -> Option<(i64, u32)> {
 }
 
 impl PidfileWatch {
-    /// `hint` is called, from a thread of the watcher's own, whenever an entry came, went or was written.
+    /// Watches nothing so far.
     ///
     /// # Errors
-    /// The kernel refuses another inotify instance (fs.inotify.max_user_instances) or another thread.
-    pub fn new(hint: impl Fn() + Send + 'static) -> notify::Result<Self> {
-        // The watcher takes it for granted that it can have a thread, and aborts where it cannot.
-        let thread = std::thread::Builder::new().spawn(|| {});
-        drop(thread.map_err(notify::Error::io)?.join());
-        let watcher = notify::recommended_watcher(move |event: notify::Result<Event>| {
-            if event.is_ok_and(|event| tells_of_an_entry(event.kind)) {
-                hint();
-            }
-        })?;
-        Ok(Self { watcher, watched: BTreeMap::new() })
+    /// The kernel refuses another inotify instance (fs.inotify.max_user_instances).
+    pub fn new() -> io::Result<Self> {
+        Ok(Self { inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?, watched: BTreeMap::new() })
     }
 
     /// Watches exactly `directories` from now on. One that is missing or cannot be watched is tried again next time.
@@ -63,20 +54,39 @@ impl PidfileWatch {
             Some((path.to_owned(), (metadata.dev(), metadata.ino(), created(path))))
         });
         let wanted: BTreeMap<_, _> = there.collect();
-        let Self { watcher, watched } = self;
-        watched.retain(|path, directory| {
+        let Self { inotify, watched } = self;
+        watched.retain(|path, (directory, watch)| {
             let keep = wanted.get(path) == Some(directory);
             if !keep {
                 // The watch of a removed directory is gone already: nothing to tell anyone.
-                let _ = watcher.unwatch(path);
+                let _ = remove_watch(&*inotify, *watch);
             }
             keep
         });
         for (path, directory) in wanted {
-            if !watched.contains_key(&path) && watcher.watch(&path, RecursiveMode::NonRecursive).is_ok() {
-                watched.insert(path, directory);
+            if !watched.contains_key(&path)
+                && let Ok(watch) = add_watch(&*inotify, &path, HINTS)
+            {
+                watched.insert(path, (directory, watch));
             }
         }
+    }
+
+    /// Whether an entry has come, gone, or been written since this was asked last.
+    pub fn has_hint(&mut self) -> bool {
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(&self.inotify, &mut buffer);
+        let mut hint = false;
+        while let Ok(event) = events.next() {
+            hint |= !event.events().contains(ReadFlags::IGNORED); // the end of a watch is none
+        }
+        hint
+    }
+}
+
+impl AsFd for PidfileWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.inotify.as_fd()
     }
 }
 
@@ -85,22 +95,25 @@ impl PidfileWatch {
 mod tests {
     use super::*;
     use std::fs;
-    use std::sync::mpsc::channel;
-    use std::time::Duration;
+
+    use rustix::event::{PollFd, PollFlags, poll};
 
     #[test]
     fn hints_of_new_files_also_in_a_directory_that_was_made_anew() {
         let parent = tempfile::tempdir().unwrap();
         let directory = parent.path().join("pids");
-        let (sender, hints) = channel();
-        let mut watch = PidfileWatch::new(move || sender.send(()).unwrap_or_default()).unwrap();
+        let mut watch = PidfileWatch::new().unwrap();
         watch.arm([directory.as_path()].into_iter()); // not there yet: no failure
         for round in 0..2 {
             fs::create_dir(&directory).unwrap();
             watch.arm([directory.as_path()].into_iter());
-            while hints.try_recv().is_ok() {}
+            watch.has_hint();
+            assert!(!watch.has_hint(), "round {round}");
             fs::write(directory.join("nginx.pid"), "1").unwrap();
-            assert!(hints.recv_timeout(Duration::from_secs(60)).is_ok(), "round {round}");
+            assert_eq!(poll(&mut [PollFd::new(&watch, PollFlags::IN)], None), Ok(1));
+            assert!(watch.has_hint() && !watch.has_hint(), "round {round}");
+            fs::read(directory.join("nginx.pid")).unwrap();
+            assert!(!watch.has_hint(), "round {round}");
             fs::remove_dir_all(&directory).unwrap();
         }
     }

@@ -1,0 +1,24 @@
+//! Pipes (pipe(7)): what has been written and not been read.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use rustix::fs::{FileType, fstat};
+use rustix::io::ioctl_fionread;
+
+/// How often it is looked at while the reader finishes.
+const PAUSE: Duration = Duration::from_millis(2);
+
+/// Whether a file is a pipe.
+#[must_use]
+pub fn is_pipe(file: impl AsFd) -> bool {
+    fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)
+}
+
+/// Waits until the reader of a pipe has read all of it (FIONREAD), until a time at most. Telegraf closes its pipes when the process
+/// ends, so what still lies in one then is lost.
+pub fn wait_for_reader(pipe: impl AsFd, until: Instant) {
+    while is_pipe(&pipe) && ioctl_fionread(&pipe).is_ok_and(|unread| unread > 0) && Instant::now() < until {
+        std::thread::sleep(PAUSE);
+    }
+}
