@@ -8,6 +8,7 @@ use crate::accounting::Accounting;
 use crate::config::values::AccountBy;
 use crate::kernel::cgroup;
 use crate::kernel::clock::Clock;
+use crate::kernel::pidfile::Pidfiles;
 use crate::kernel::procfs::Proc;
 use crate::kernel::taskstats::{Ask, AskKernel, AskNobody};
 
@@ -17,6 +18,8 @@ pub struct Host {
     pub proc: Proc,
     /// `/sys`.
     pub sys_root: PathBuf,
+    /// Whoever reads pidfiles.
+    pub pidfiles: Pidfiles,
     /// The clocks.
     pub clock: Box<dyn Clock>,
     /// Who tells what processes have waited for.
@@ -41,7 +44,8 @@ impl Host {
                 proc_root.display()
             )))
         };
-        Ok(Self { proc, sys_root: sys_root.to_owned(), clock, taskstats, accounting: Accounting::default() })
+        let (pidfiles, accounting) = Default::default();
+        Ok(Self { proc, sys_root: sys_root.to_owned(), pidfiles, clock, taskstats, accounting })
     }
 
     /// Listens to births and deaths, if that is wanted and can be had.

@@ -1,11 +1,17 @@
-//! A pidfile: opened without ever waiting for anyone, read in part, its age known.
+//! Pidfiles: opened without ever waiting for anyone, read in part, their age known, and not looked at again for as long as the
+//! kernel says that they are as they were.
 
+use std::collections::BTreeSet;
+use std::ffi::{OsStr, OsString};
 use std::fs::{Metadata, OpenOptions};
 use std::io::{self, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::OFlags;
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+use rustix::fs::{FsWord, OFlags};
 
 use super::stat::decimal;
 
@@ -13,7 +19,22 @@ use super::stat::decimal;
 const LENGTH_MAX: u64 = 4096;
 
 /// TMPFS_MAGIC of statfs(2).
-const TMPFS: rustix::fs::FsWord = 0x0102_1994;
+const TMPFS: FsWord = 0x0102_1994;
+
+/// File systems on which nobody changes a file without this kernel knowing of it: tmpfs, ext2 to ext4, XFS and Btrfs. Over a network
+/// or through an overlay others may.
+const LOCAL: [FsWord; 4] = [TMPFS, 0xef53, 0x5846_5342, 0x9123_683e];
+
+/// What may make a pidfile another one: it is written to, its owner or mode changes, it is moved, or its name goes to another (then
+/// the number of its links changes).
+const CHANGES: WatchFlags = WatchFlags::MODIFY
+    .union(WatchFlags::ATTRIB)
+    .union(WatchFlags::MOVE_SELF)
+    .union(WatchFlags::DELETE_SELF)
+    .union(WatchFlags::DONT_FOLLOW);
+
+/// A file is looked at again after this time all the same, ns: of a file system that is mounted over it nothing is told.
+const REFRESH: u64 = 30_000_000_000;
 
 /// What a pidfile says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,12 +49,14 @@ pub struct Pidfile {
     pub on_tmpfs: bool,
     /// Which file it was.
     version: Version,
+    /// Who tells when it may be another, if anybody does.
+    watch: Option<Watch>,
 }
 
 impl Pidfile {
     #[cfg(test)]
     pub(crate) fn made_up(pids: Vec<u32>, written: u64, on_tmpfs: bool) -> Self {
-        Self { pids, instead: None, written, on_tmpfs, version: Version::default() }
+        Self { pids, instead: None, written, on_tmpfs, version: Version::default(), watch: None }
     }
 }
 
@@ -67,26 +90,127 @@ impl Version {
     }
 }
 
-/// Reads a pidfile at a time (ns since the epoch), unless it plainly is as it was. Opening never blocks (a FIFO without a writer
-/// would, for good), and only a regular file is read.
-///
-/// # Errors
-/// The file is missing or cannot be read, or is not a regular file.
-pub fn read(path: &Path, before: Option<Pidfile>, now: u64) -> io::Result<Pidfile> {
-    // A device may do something when it is merely opened, so what it is comes first, and again afterwards.
-    let metadata = std::fs::metadata(path)?;
-    refuse_what_is_no_file(&metadata)?;
-    if let Some(before) = before.filter(|before| before.version.is_old && before.version == Version::of(&metadata, now))
-    {
-        return Ok(before);
+/// That a file is watched.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Watch {
+    /// inotify's number of it, which is not used again.
+    number: i32,
+    /// Which directory the file was in: the watch is the file's, not the path's.
+    directory: Directory,
+    /// When the file was looked at, ns since the epoch.
+    looked: u64,
+}
+
+/// Which directory: device and inode. (One of the same inode that was made anew has other files.)
+type Directory = (u64, u64);
+
+/// Whoever reads pidfiles.
+#[derive(Debug, Default)]
+pub struct Pidfiles {
+    /// From the first watch on; nobody, if the kernel refuses another (fs.inotify.max_user_instances).
+    inotify: Option<OwnedFd>,
+    /// The watches of files that have not changed since they were read.
+    unchanged: BTreeSet<i32>,
+    /// The directory that was looked at last: mostly the next file is in it, too.
+    directory: Option<(OsString, Option<Directory>)>,
+}
+
+impl Pidfiles {
+    /// Begins a gather: what has changed since the last one is learnt now.
+    pub fn begin_gather(&mut self) {
+        self.directory = None;
+        let Some(inotify) = &self.inotify else { return };
+        let mut buffer = [MaybeUninit::uninit(); 4096];
+        let mut events = Reader::new(inotify, &mut buffer);
+        while let Ok(event) = events.next() {
+            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
+                self.unchanged.clear();
+            } else if self.unchanged.remove(&event.wd()) {
+                // Whoever reads the file again watches it again. It may be gone, and its watch with it.
+                let _ = remove_watch(inotify, event.wd());
+            }
+        }
     }
+
+    /// Reads a pidfile at a time (ns since the epoch), unless it plainly is as it was. Opening never blocks (a FIFO without a
+    /// writer would, for good), and only a regular file is read.
+    ///
+    /// # Errors
+    /// The file is missing or cannot be read, or is not a regular file.
+    pub fn read(&mut self, path: &Path, before: Option<Pidfile>, now: u64) -> io::Result<Pidfile> {
+        let before = match before {
+            Some(before) if self.is_unchanged(path, &before, now) => return Ok(before),
+            before => before,
+        };
+        let was_watched = before.as_ref().and_then(|before| before.watch);
+        was_watched.into_iter().for_each(|watch| self.forget(watch));
+        // A device may do something when it is merely opened, so what it is comes first, and again afterwards.
+        let metadata = std::fs::metadata(path)?;
+        refuse_what_is_no_file(&metadata)?;
+        let is_same = |before: &Pidfile| before.version.is_old && before.version == Version::of(&metadata, now);
+        if let (Some(before), None) = (before.filter(is_same), was_watched) {
+            return Ok(before);
+        }
+        // Before it is read: so no change is missed.
+        let watch = self.watch(path, now);
+        let read =
+            read_anew(path, now).map(|(file, is_watchable)| Pidfile { watch: watch.filter(|_| is_watchable), ..file });
+        if !matches!(read, Ok(Pidfile { watch: Some(_), .. })) {
+            watch.into_iter().for_each(|watch| self.forget(watch));
+        }
+        read
+    }
+
+    /// Whether a file is known to be as it was.
+    fn is_unchanged(&mut self, path: &Path, file: &Pidfile, now: u64) -> bool {
+        file.watch.is_some_and(|watch| {
+            self.unchanged.contains(&watch.number)
+                && now.abs_diff(watch.looked) < REFRESH
+                && self.directory_of(path) == Some(watch.directory)
+        })
+    }
+
+    /// Watches whatever is at a path, a link itself, if that is possible.
+    fn watch(&mut self, path: &Path, now: u64) -> Option<Watch> {
+        let directory = self.directory_of(path)?;
+        if self.inotify.is_none() {
+            self.inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
+        }
+        let number = add_watch(self.inotify.as_ref()?, path, CHANGES).ok()?;
+        self.unchanged.insert(number);
+        Some(Watch { number, directory, looked: now })
+    }
+
+    /// Watches a file no more. Whoever else reads the same one reads it again.
+    fn forget(&mut self, watch: Watch) {
+        if let (Some(inotify), true) = (&self.inotify, self.unchanged.remove(&watch.number)) {
+            let _ = remove_watch(inotify, watch.number); // it may have gone with its file
+        }
+    }
+
+    /// The directory that a path is in now.
+    fn directory_of(&mut self, path: &Path) -> Option<Directory> {
+        let parent = path.parent().map(Path::as_os_str).filter(|parent| !parent.is_empty()).unwrap_or(OsStr::new("."));
+        match &self.directory {
+            Some((known, directory)) if known == parent => *directory,
+            _ => {
+                let directory = std::fs::metadata(parent).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+                self.directory = Some((parent.to_owned(), directory));
+                directory
+            }
+        }
+    }
+}
+
+/// Reads a pidfile, and says whether it can be watched: a link's target cannot, by the link.
+fn read_anew(path: &Path, now: u64) -> io::Result<(Pidfile, bool)> {
     let flags = OFlags::NONBLOCK | OFlags::NOCTTY;
     let flags = i32::try_from(flags.bits()).unwrap_or_default();
     let file = OpenOptions::new().read(true).custom_flags(flags).open(path)?;
     let metadata = file.metadata()?;
     refuse_what_is_no_file(&metadata)?;
     let mut text = Vec::new();
-    let on_tmpfs = rustix::fs::fstatfs(&file).is_ok_and(|fs| fs.f_type == TMPFS);
+    let file_system = rustix::fs::fstatfs(&file).map_or(0, |fs| fs.f_type);
     file.take(LENGTH_MAX).read_to_end(&mut text)?;
     if text.len() as u64 == LENGTH_MAX {
         // The last line may be half a number.
@@ -96,7 +220,10 @@ pub fn read(path: &Path, before: Option<Pidfile>, now: u64) -> io::Result<Pidfil
     let (pids, instead) = parse(&text);
     let seconds = u64::try_from(metadata.mtime()).unwrap_or(0);
     let written = seconds.saturating_mul(1_000_000_000) + u64::try_from(metadata.mtime_nsec()).unwrap_or(0);
-    Ok(Pidfile { pids, instead, written, on_tmpfs, version: Version::of(&metadata, now) })
+    let (version, on_tmpfs) = (Version::of(&metadata, now), file_system == TMPFS);
+    let is_watchable =
+        LOCAL.contains(&file_system) && std::fs::symlink_metadata(path).is_ok_and(|found| found.is_file());
+    Ok((Pidfile { pids, instead, written, on_tmpfs, version, watch: None }, is_watchable))
 }
 
 fn refuse_what_is_no_file(metadata: &Metadata) -> io::Result<()> {
@@ -152,27 +279,115 @@ mod tests {
         }
     }
 
+    /// By a link, since what a link names is not watched.
     #[test]
     fn what_was_written_is_read_and_what_was_not_is_not_read_again() {
         let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("pid");
+        let [path, link] = ["pid", "link"].map(|name| directory.path().join(name));
         std::fs::write(&path, "1\n").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        let mut pidfiles = Pidfiles::default();
+        let mut read = |before, now| {
+            pidfiles.begin_gather();
+            pidfiles.read(&link, before, now).unwrap()
+        };
         let changed = std::fs::metadata(&path).unwrap().ctime().cast_unsigned() * 1_000_000_000;
         // Just written: what is written now may leave no other trace.
-        let young = read(&path, None, changed).unwrap();
+        let young = read(None, changed);
         std::fs::write(&path, "2\n").unwrap();
-        let young = read(&path, Some(young), changed + 1).unwrap();
+        let young = read(Some(young), changed + 1);
         assert_eq!(young.pids, [2]);
-        let old = read(&path, Some(young), changed + 60_000_000_000).unwrap();
+        let old = read(Some(young), changed + 60_000_000_000);
         assert!(old.version.is_old);
         let marked = Pidfile { pids: vec![99], ..old };
-        let again = read(&path, Some(marked), changed + 70_000_000_000).unwrap();
+        let again = read(Some(marked), changed + 70_000_000_000);
         assert_eq!(again.pids, [99], "it was not read again");
         // Replaced, as by a rename: another file at the same path.
         let other = directory.path().join("other");
         std::fs::write(&other, "3\n").unwrap();
         std::fs::rename(&other, &path).unwrap();
-        assert_eq!(read(&path, Some(again), changed + 80_000_000_000).unwrap().pids, [3]);
+        assert_eq!(read(Some(again), changed + 80_000_000_000).pids, [3]);
+    }
+
+    /// Whatever makes another file of it is seen at once, also twice in a row, and by both who read it.
+    #[test]
+    fn a_file_that_is_watched_is_looked_at_when_it_changes() {
+        use std::fs::{create_dir, remove_file, rename, set_permissions, write};
+        use std::os::unix::fs::PermissionsExt;
+        let around = tempfile::tempdir().unwrap();
+        let file_system = rustix::fs::statfs(around.path()).unwrap().f_type;
+        assert!(
+            LOCAL.contains(&file_system),
+            "TMPDIR is on no file system on which files are watched: {file_system:#x}"
+        );
+        let [directory, elsewhere, other] = ["run", "old", "new"].map(|name| around.path().join(name));
+        create_dir(&directory).unwrap();
+        let path = directory.join("x.pid");
+        let changes: [(&str, &dyn Fn()); 6] = [
+            ("written in place", &|| write(&path, "2\n").unwrap()),
+            ("replaced by a rename", &|| {
+                write(&other, "2\n").unwrap();
+                rename(&other, &path).unwrap();
+            }),
+            ("removed and made anew", &|| {
+                remove_file(&path).unwrap();
+                write(&path, "2\n").unwrap();
+            }),
+            ("in another directory of that name", &|| {
+                rename(&directory, &elsewhere).unwrap();
+                create_dir(&directory).unwrap();
+                write(&path, "2\n").unwrap();
+                std::fs::remove_dir_all(&elsewhere).unwrap();
+            }),
+            ("with another mode", &|| set_permissions(&path, PermissionsExt::from_mode(0o640)).unwrap()),
+            ("moved away and back", &|| {
+                rename(&path, &other).unwrap();
+                rename(&other, &path).unwrap();
+            }),
+        ];
+        let mut pidfiles = Pidfiles::default();
+        for (what, change) in changes {
+            write(&path, "2\n").unwrap();
+            pidfiles.begin_gather();
+            let mut files = [0; 2].map(|_| Some(pidfiles.read(&path, None, 0).unwrap()));
+            for round in 0..2 {
+                for file in &mut files {
+                    file.as_mut().unwrap().pids = vec![99];
+                    *file = Some(pidfiles.read(&path, file.take(), 1).unwrap());
+                    assert_eq!(file.as_ref().unwrap().pids, [99], "it was not looked at again: {what}, {round}");
+                }
+                change();
+                pidfiles.begin_gather();
+                for file in &mut files {
+                    *file = Some(pidfiles.read(&path, file.take(), 2).unwrap());
+                    assert_eq!(file.as_ref().unwrap().pids, [2], "{what}, {round}");
+                }
+            }
+        }
+        // Gone, and seen to be.
+        pidfiles.begin_gather();
+        let file = pidfiles.read(&path, None, 0).unwrap();
+        remove_file(&path).unwrap();
+        pidfiles.begin_gather();
+        assert_eq!(pidfiles.read(&path, Some(file), 1).unwrap_err().kind(), io::ErrorKind::NotFound);
+        // Nothing is left of all that.
+        pidfiles.begin_gather();
+        assert!(pidfiles.unchanged.is_empty(), "{:?}", pidfiles.unchanged);
+    }
+
+    #[test]
+    fn a_file_that_is_watched_is_looked_at_now_and_then_all_the_same() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("pid");
+        std::fs::write(&path, "1\n").unwrap();
+        let mut pidfiles = Pidfiles::default();
+        let marked = Pidfile { pids: vec![99], ..pidfiles.read(&path, None, REFRESH).unwrap() };
+        let [soon, later, before] = [2 * REFRESH - 1, 2 * REFRESH, 0].map(|now| {
+            let read = pidfiles.read(&path, Some(marked.clone()), now);
+            pidfiles.watch(&path, REFRESH).unwrap();
+            read.unwrap().pids
+        });
+        assert_eq!((soon, later, before), (vec![99], vec![1], vec![1]));
     }
 
     #[test]
@@ -180,7 +395,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
-        let read = |path: &Path| super::read(path, None, 0);
+        let read = |path: &Path| Pidfiles::default().read(path, None, 0);
         assert!(read(&fifo).unwrap_err().to_string().contains("not a regular file"));
         assert_eq!(read(directory.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert_eq!(read(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);

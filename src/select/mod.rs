@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::encode::Tags;
 use crate::host::Host;
 use crate::kernel::clock::Clock;
+use crate::kernel::pidfile::Pidfiles;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat};
 use crate::log::{Complaints, Trouble};
@@ -89,6 +90,8 @@ pub struct View<'a> {
     pub processes: &'a Processes,
     /// `/proc`, for what the table does not hold.
     pub proc: &'a mut Proc,
+    /// Whoever reads pidfiles.
+    pub pidfiles: &'a mut Pidfiles,
     /// The cgroup hierarchies, in the order in which they are asked.
     pub hierarchies: &'a [PathBuf],
     /// The wall clock and the time since boot.
@@ -335,9 +338,11 @@ pub fn select(
 ) -> (BTreeMap<Tags, Selected>, bool) {
     let hierarchies = if targets.iter().any(Target::asks_for_cgroups) { host.hierarchies() } else { Vec::new() };
     let own_pid = host.proc.own_pid();
+    host.pidfiles.begin_gather();
     let view = &mut View {
         processes,
         proc: &mut host.proc,
+        pidfiles: &mut host.pidfiles,
         hierarchies: &hierarchies,
         clock: host.clock.as_ref(),
         own_pid,

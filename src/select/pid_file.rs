@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{Found, View, pid};
 use crate::encode::clean;
 use crate::kernel::is_shortage;
-use crate::kernel::pidfile::{self, Pidfile};
+use crate::kernel::pidfile::Pidfile;
 use crate::kernel::stat::{Identity, Stat, TICK};
 use crate::log::Trouble;
 
@@ -57,7 +57,7 @@ impl PidFile {
 
     /// The processes it names now, under the file's name.
     pub(super) fn find(&mut self, view: &mut View) -> Found {
-        let mut found = match pidfile::read(&self.path, self.file.take(), view.clock.realtime()) {
+        let mut found = match view.pidfiles.read(&self.path, self.file.take(), view.clock.realtime()) {
             Ok(file) => {
                 let found = self.processes_of(&file, view);
                 self.file = Some(file);
