@@ -5,7 +5,7 @@
 //! into one, and a reader that does not read never keeps an end of stdin from being heard.
 
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -206,18 +206,11 @@ impl Prompts {
     /// poll(2) is not possible: the kernel has no memory, or RLIMIT_NOFILE was taken away.
     pub fn hear(&mut self, writable: Option<BorrowedFd<'_>>, until: Option<Instant>) -> io::Result<bool> {
         let Self { asked, signals, hears_stdin, watch, .. } = self;
-        let signalled = signals.0.get_read();
-        // One that is not waited for stands there for nothing.
-        let of = |fd: Option<_>, flags| match fd {
-            Some(fd) => PollFd::from_borrowed_fd(fd, flags),
-            None => PollFd::new(signalled, PollFlags::empty()),
-        };
-        let mut fds = [
-            PollFd::new(signalled, PollFlags::IN),
-            of(hears_stdin.then(stdin), PollFlags::IN),
-            of(watch.as_ref().map(AsFd::as_fd), PollFlags::IN),
-            of(writable, PollFlags::OUT),
-        ];
+        let mut fds = Vec::with_capacity(4);
+        fds.push(PollFd::new(signals.0.get_read(), PollFlags::IN));
+        fds.extend(hears_stdin.then(|| PollFd::from_borrowed_fd(stdin(), PollFlags::IN)));
+        fds.extend(watch.as_ref().map(|watch| PollFd::new(watch, PollFlags::IN)));
+        fds.extend(writable.map(|writable| PollFd::from_borrowed_fd(writable, PollFlags::OUT)));
         let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
         // What no Timespec can hold is for ever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
@@ -226,7 +219,10 @@ impl Prompts {
             Err(Errno::INTR) => return Ok(false), // what did it is there at the next call
             Err(error) => return Err(error.into()),
         }
-        let [was_signalled, has_stdin, has_hint, is_writable] = fds.map(|fd| !fd.revents().is_empty());
+        let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
+        let mut is_ready = || ready.next().unwrap_or_default();
+        let (was_signalled, has_stdin) = (is_ready(), *hears_stdin && is_ready());
+        let (has_hint, is_writable) = (watch.is_some() && is_ready(), writable.is_some() && is_ready());
         if has_stdin {
             match read_stdin() {
                 Some(newline) if newline && self.clock.is_none() => asked.gather(),
