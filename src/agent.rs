@@ -5,8 +5,10 @@
 //! ```
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
@@ -15,17 +17,17 @@ use crate::cache::{Cache, State};
 use crate::cli::Arguments;
 use crate::collect::{Collectors, Look, Plan, Samples};
 use crate::config::Settings;
-use crate::encode::{Tags, encode};
+use crate::encode::{Lines, Tags};
 use crate::host::Host;
 use crate::kernel::cgroup;
 use crate::kernel::clock::SystemClock;
 use crate::kernel::pipe::wait_for_reader;
 use crate::log::{Complaints, Level, Trouble, say};
 use crate::output::Measurement;
-use crate::points::{Sources, points};
+use crate::points::{self, Sources};
 use crate::processes::Processes;
 use crate::prompt::{PRIMING, Prompt, Prompts};
-use crate::select::{Member, Memory, Selected, Target, measurements, select};
+use crate::select::{Member, Memory, Selected, Target, Trees, measurements, select};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
 use crate::write;
@@ -175,9 +177,9 @@ impl Agent {
     /// One gather: its lines.
     pub fn gather(&mut self) -> Vec<u8> {
         let (realtime, begun) = (self.host.clock.realtime(), self.host.clock.monotonic());
-        let (mut lines, mut processes) = (Vec::new(), 0);
+        let (mut lines, mut processes) = (Lines::at(realtime), 0);
         if let Some((at, samples)) = self.look() {
-            lines = self.lines(realtime, at, &samples);
+            self.write_lines(&mut lines, at, &samples);
             processes = samples.count();
             self.gathered = Some(at);
         }
@@ -188,14 +190,13 @@ impl Agent {
                 time: self.host.clock.monotonic().saturating_sub(begun),
                 targets: self.targets.len(),
                 processes,
-                lines: lines.iter().filter(|byte| **byte == b'\n').count(),
                 accounting: self.host.accounting.name(),
                 tidings: self.host.accounting.tidings(),
             };
-            lines.extend(encode([self_stats::point(tags, gather, &self.complaints)], realtime));
+            self_stats::write(&mut lines, tags, gather, &self.complaints);
         }
         self.complaints.say_changes();
-        lines
+        lines.into_bytes()
     }
 
     /// Select, sample, account; returns CLOCK_MONOTONIC (ns) of it, and the samples. `None`: `/proc` could not be listed, and
@@ -227,9 +228,10 @@ impl Agent {
 
     /// The members of each series selected, in their order.
     fn members(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
+        let mut trees = Trees::of(&self.processes);
         let members = selection.iter().map(|(tags, selected)| {
             let before = self.series.get(tags).map(Series::members_and_departed).unwrap_or_default();
-            selected.members(&self.processes, &before)
+            selected.members(&mut trees, &before)
         });
         members.collect()
     }
@@ -242,10 +244,8 @@ impl Agent {
         at: u64,
     ) -> (Samples, Vec<Vec<Member>>) {
         let Self { targets, processes, host, collectors, complaints, .. } = self;
-        let ids = |members: &[Member]| members.iter().map(|member| member.id).collect();
         let series = selection.iter().zip(members.iter());
-        let series =
-            series.map(|((tags, selected), members)| (tags, &selected.output, ids(members), selected.ids.as_slice()));
+        let series = series.map(|((tags, selected), members)| (tags, selected, members.as_slice()));
         let plan = Plan::new(measurements(targets), series);
         let Host { proc, taskstats, accounting, .. } = host;
         // A nice value is changed from outside.
@@ -273,10 +273,12 @@ impl Agent {
         }
         for ((tags, selected), (members, vanished)) in selection.into_iter().zip(members) {
             let (cgroups, at) = self.read_cgroups(&selected, at);
-            let is_new = !self.series.contains_key(&tags);
-            let series = self.series.entry(tags).or_insert_with(|| Series::new(selected.output.clone()));
+            let (series, is_new) = match self.series.entry(tags) {
+                Entry::Occupied(known) => (known.into_mut(), false),
+                Entry::Vacant(new) => (new.insert(Series::new(Arc::clone(&selected.output))), true),
+            };
             (series.over, series.hidden, series.unknown) = (false, selected.hidden, selected.incomplete);
-            series.output = selected.output.clone();
+            series.output = Arc::clone(&selected.output);
             let (top, selected, of_cgroups) = (selected.top(&members), selected.ids, !selected.cgroups.is_empty());
             let (processes, collectors, previous) = (&self.processes, &self.collectors, self.gathered);
             let reading = Reading {
@@ -329,16 +331,16 @@ impl Agent {
         if carry { (Some(reading), at) } else { (None, scanned) }
     }
 
-    /// The lines of all series; those that are over are forgotten.
-    fn lines(&mut self, realtime: u64, at: u64, samples: &Samples) -> Vec<u8> {
+    /// Writes the lines of all series; those that are over are forgotten.
+    fn write_lines(&mut self, lines: &mut Lines, at: u64, samples: &Samples) {
         let Self { host, series, processes, collectors, complaints, .. } = self;
         let mem_total = collectors.mem_total.get(&host.proc, at, complaints);
         let from = Sources { processes, samples, collectors, mem_total };
-        let written = series.iter_mut().filter(|(_, series)| series.is_worth_a_line());
-        let lines = encode(written.flat_map(|(tags, series)| points(tags, series, from)), realtime);
+        for (tags, series) in series.iter_mut().filter(|(_, series)| series.is_worth_a_line()) {
+            points::write(lines, tags, series, from);
+        }
         series.retain(|_, series| !series.over);
         collectors.busiest.begin_interval(at);
-        lines
     }
 
     /// What targets remember of what they found, by what they are called.

@@ -14,7 +14,7 @@ use crate::host::Host;
 use crate::kernel::stat::Stat;
 use crate::log::{Complaints, Trouble};
 use crate::processes::Processes;
-use crate::select::{Selected, Target, measurements, select};
+use crate::select::{Selected, Target, Trees, measurements, select};
 
 /// Most processes of a series that are named.
 const NAMED_MAX: usize = 5;
@@ -146,9 +146,9 @@ fn check_target(target: &mut Target, host: &mut Host, processes: &Processes) -> 
         .map(|(tags, selected)| {
             let name = tags.get(&selected.output.name_tag).unwrap_or_default();
             match matched(selected, processes) {
-                Some(matched) => Row::new(State::Good, &[name, &selector, &matched]),
-                None if selected.hidden => Row::new(State::Bad, &[name, &selector, "hidden"]),
-                None => Row::new(State::Meagre, &[name, &selector, &nothing]),
+                Some(matched) => Row::new(State::Good, &[&name, &selector, &matched]),
+                None if selected.hidden => Row::new(State::Bad, &[&name, &selector, "hidden"]),
+                None => Row::new(State::Meagre, &[&name, &selector, &nothing]),
             }
         })
         .collect();
@@ -161,7 +161,7 @@ fn check_target(target: &mut Target, host: &mut Host, processes: &Processes) -> 
 
 /// The processes of a series: those selected, by pid and comm, and how many descend from them.
 fn matched(selected: &Selected, processes: &Processes) -> Option<String> {
-    let members = selected.members(processes, &[]).len();
+    let members = selected.members(&mut Trees::of(processes), &[]).len();
     let stats: Vec<&Stat> = selected.ids.iter().filter_map(|id| processes.get_exactly(*id)).collect();
     if stats.is_empty() {
         return None;
@@ -188,9 +188,9 @@ fn check_measurements(
 ) -> Vec<Row> {
     // What is wrong with targets was said.
     let (selection, _) = select(targets, processes, host, &mut Complaints::default());
-    let members = |selected: &Selected| selected.members(processes, &[]).iter().map(|member| member.id).collect();
-    let series =
-        selection.iter().map(|(tags, selected)| (tags, &selected.output, members(selected), selected.ids.as_slice()));
+    let mut trees = Trees::of(processes);
+    let members: Vec<_> = selection.values().map(|selected| selected.members(&mut trees, &[])).collect();
+    let series = selection.iter().zip(&members).map(|((tags, selected), members)| (tags, selected, members.as_slice()));
     let measurements = measurements(targets);
     let plan = Plan::new(measurements.clone(), series);
     // It was scanned just now, so that there is nothing to read.

@@ -21,9 +21,7 @@ impl Output {
     /// The tags of what is found under a name.
     #[must_use]
     pub fn tags_of(&self, name: &str) -> Tags {
-        let mut tags = self.tags.clone();
-        tags.set(&self.name_tag, name);
-        tags
+        self.tags.with(&self.name_tag, name)
     }
 
     /// Whether a measurement is wanted, in a scope.

@@ -1,10 +1,11 @@
-//! What is written of a series: a point per measurement, and of each process or nice value where that is wanted.
+//! What is written of a series: a line per measurement, and of each process or nice value where that is wanted.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use crate::account::share;
 use crate::collect::{Collectors, Samples, procmaps, procstat};
-use crate::encode::{Point, Tags, Value};
+use crate::encode::{Lines, Tags, Value};
 use crate::kernel::stat::Identity;
 use crate::output::{Measurement, PsstatField, Scope};
 use crate::processes::Processes;
@@ -29,51 +30,43 @@ pub struct Sources<'a> {
     pub mem_total: Option<u64>,
 }
 
-/// A point's fields.
+/// A line's fields.
 type Fields = Vec<(&'static str, Value)>;
 
-/// The points of a series. Those of psstat begin its next interval.
-pub fn points<'a>(tags: &'a Tags, series: &mut Series, from: Sources) -> Vec<Point<'a>> {
-    let mut points = Vec::new();
+/// Writes the lines of a series. Those of psstat begin its next interval.
+pub fn write(lines: &mut Lines, tags: &Tags, series: &mut Series, from: Sources) {
     if series.unknown {
-        return points;
+        return;
     }
-    for wanted in series.output.collect.clone() {
-        let measurement = wanted.measurement.name();
-        let mut add = |tags: Cow<'a, Tags>, fields| points.push(Point { measurement, tags, fields });
+    let output = Arc::clone(&series.output);
+    for wanted in &output.collect {
+        let measurement = wanted.measurement;
         match wanted.scope {
-            Scope::Tree if wanted.measurement == Measurement::Psstat => add(Cow::Borrowed(tags), psstat(series, from)),
+            Scope::Tree if measurement == Measurement::Psstat => {
+                lines.add(measurement.name(), tags, psstat(series, &output.psstat_fields, from));
+            }
             Scope::Tree if series.hidden => {}
             Scope::Tree => {
-                for (nice, fields) in of_tree(wanted.measurement, tags, series, from) {
-                    add(with(tags, None, nice), fields);
+                for (nice, fields) in of_tree(measurement, tags, series, from) {
+                    lines.add(measurement.name(), &of_nice(tags, nice), fields);
                 }
             }
             Scope::Process => {
                 for id in series.selected() {
-                    for (nice, fields) in of_process(wanted.measurement, tags, *id, from) {
-                        add(with(tags, Some(id.pid), nice), fields);
+                    let of_process = of_process(measurement, tags, *id, from);
+                    let tags = tags.with(PID, &id.pid.to_string());
+                    for (nice, fields) in of_process {
+                        lines.add(measurement.name(), &of_nice(&tags, nice), fields);
                     }
                 }
             }
         }
     }
-    points
 }
 
-/// The tags of a series, with those of a process and a nice value.
-fn with(tags: &Tags, pid: Option<u32>, nice: Option<i8>) -> Cow<'_, Tags> {
-    if pid.is_none() && nice.is_none() {
-        return Cow::Borrowed(tags);
-    }
-    let mut tags = tags.clone();
-    if let Some(pid) = pid {
-        tags.set(PID, &pid.to_string());
-    }
-    if let Some(nice) = nice {
-        tags.set(NICE, &nice.to_string());
-    }
-    Cow::Owned(tags)
+/// The tags of the threads with a nice value, if there is one.
+fn of_nice(tags: &Tags, nice: Option<i8>) -> Cow<'_, Tags> {
+    nice.map_or(Cow::Borrowed(tags), |nice| Cow::Owned(tags.with(NICE, &nice.to_string())))
 }
 
 /// The fields of a whole tree, by nice value where the measurement has them so.
@@ -128,21 +121,21 @@ fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources
     }
 }
 
-/// The fields of a tree that are known: of one with a hidden process, those that its cgroups tell.
-fn psstat(series: &mut Series, from: Sources) -> Fields {
+/// The fields of a tree that are asked for and known: of one with a hidden process, those that its cgroups tell.
+fn psstat(series: &mut Series, asked: &[PsstatField], from: Sources) -> impl Iterator<Item = (&'static str, Value)> {
     let cpu_is_known = series.metered || !series.hidden;
     let p_cpu = if cpu_is_known { series.p_cpu() } else { None };
-    let asked = &series.output.psstat_fields;
+    let series = &*series;
     let asked = PsstatField::ALL.into_iter().filter(|field| asked.contains(field));
-    let known = asked.filter(|field| match field {
+    let known = asked.filter(move |field| match field {
         PsstatField::PCpu | PsstatField::CpuTime => cpu_is_known,
         _ => !series.hidden,
     });
-    let thread_max = || {
+    let thread_max = move || {
         let (_, elapsed) = p_cpu?;
         from.collectors.busiest.of(series.members().iter().map(|member| member.id), elapsed)
     };
-    let values = known.filter_map(|field| {
+    known.filter_map(move |field| {
         let value = match field {
             PsstatField::PCpu => Value::Float(rounded(p_cpu?.0, 1e6)),
             PsstatField::PMem => Value::Float(rounded(share(series.rss?, from.mem_total?), 1e9)),
@@ -155,8 +148,7 @@ fn psstat(series: &mut Series, from: Sources) -> Fields {
             PsstatField::PCpuThreadMax => Value::Float(rounded(thread_max()?, 1e6)),
         };
         Some((field.name(), value))
-    });
-    values.collect()
+    })
 }
 
 /// Without the digits that mean nothing: they would only cost bytes in every line.

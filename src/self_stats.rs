@@ -1,8 +1,6 @@
 //! `taskstats_agent`: what the plugin itself costs, and what it cannot do.
 
-use std::borrow::Cow;
-
-use crate::encode::{Point, Tags, kibibytes, known};
+use crate::encode::{Lines, Tags, kibibytes, known};
 use crate::events::Tidings;
 use crate::kernel::own;
 use crate::log::{Complaints, Trouble};
@@ -16,19 +14,15 @@ pub struct Gather {
     pub targets: usize,
     /// How many processes were watched.
     pub processes: usize,
-    /// How many lines it gave, besides this one.
-    pub lines: usize,
     /// How it is learnt who exists.
     pub accounting: &'static str,
     /// What has come of events, if there are any.
     pub tidings: Option<Tidings>,
 }
 
-/// The point of a gather. Its tags are those of `tags`, the version, and how the dead are accounted for.
-pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<'a> {
-    let mut tags = tags.clone();
-    tags.set("version", env!("CARGO_PKG_VERSION"));
-    tags.set("accounting", gather.accounting);
+/// Writes the line of a gather after its others. Its tags are those of `tags`, the version, and how the dead are accounted for.
+pub fn write(lines: &mut Lines, tags: &Tags, gather: Gather, complaints: &Complaints) {
+    let tags = tags.with("version", env!("CARGO_PKG_VERSION")).with("accounting", gather.accounting);
     let count = |count: usize| Some(count as u64);
     let errors = |kind| count(complaints.iter().filter(|(trouble, _)| *trouble == kind).count());
     let fields = known([
@@ -37,7 +31,7 @@ pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<
         ("rss", own::rss().ok().map(kibibytes)),
         ("targets", count(gather.targets)),
         ("processes", count(gather.processes)),
-        ("lines", count(gather.lines)),
+        ("lines", count(lines.count())),
         ("errors_absent", errors(Trouble::Absent)),
         ("errors_denied", errors(Trouble::Denied)),
         ("errors_failed", errors(Trouble::Failed)),
@@ -45,5 +39,5 @@ pub fn point<'a>(tags: &Tags, gather: Gather, complaints: &Complaints) -> Point<
         ("events_lost", gather.tidings.map(|tidings| tidings.lost)),
         ("wakeups", gather.tidings.map(|tidings| tidings.wakeups)),
     ]);
-    Point { measurement: "taskstats_agent", tags: Cow::Owned(tags), fields }
+    lines.add("taskstats_agent", &tags, fields);
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,7 +21,7 @@ use crate::select::{Member, Root};
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Series {
     /// How it is written.
-    pub output: Output,
+    pub output: Arc<Output>,
     members: Vec<Member>,
     /// Those that went away by the last gather: who was born to them may be told of at the next.
     #[serde(skip)]
@@ -132,7 +133,7 @@ impl<'a> Reading<'a> {
 impl Series {
     /// A series not seen before.
     #[must_use]
-    pub fn new(output: Output) -> Self {
+    pub fn new(output: Arc<Output>) -> Self {
         Self {
             output,
             members: Vec::new(),
@@ -255,9 +256,9 @@ impl Series {
 
     /// The members that went away since, of whom exit records tell, or of those whom they have left. Sorted by pid.
     fn gone(&self, reading: &Reading) -> Vec<Identity> {
-        let told = reading.processes.gone().map(|(id, _)| id);
-        let told: BTreeSet<_> = told.chain(reading.processes.unseen().map(|(id, _)| id)).collect();
-        told.into_iter().filter(|id| self.has_gone(*id, reading)).collect()
+        let told = reading.processes.gone().map(|(id, _)| id).chain(reading.processes.unseen().map(|(id, _)| id));
+        let gone: BTreeSet<_> = told.filter(|id| self.has_gone(*id, reading)).collect();
+        gone.into_iter().collect()
     }
 
     /// Whether it was a member and went away.
@@ -337,14 +338,15 @@ impl Series {
     }
 
     fn births(&self, reading: &Reading) -> u64 {
-        let is_newborn = |member: &Member| reading.processes.is_newborn(member.id) && !self.has(member.id);
-        count(&reading.members, is_newborn).saturating_add(count(&reading.vanished, is_newborn))
+        let new = without(&reading.members, &self.members).chain(without(&reading.vanished, &self.members));
+        new.map(|member| u64::from(reading.processes.is_newborn(member.id))).sum()
     }
 
     /// The members of before that went away, and those that did before they could be read. Sorted by pid.
     fn departures(&self, reading: &Reading) -> Vec<Member> {
-        let known = self.members.iter().filter(|member| reading.processes.presence(member.id) != Presence::Here);
-        let vanished = reading.vanished.iter().filter(|member| !self.has(member.id));
+        let known = without(&self.members, &reading.members);
+        let known = known.filter(|member| reading.processes.presence(member.id) != Presence::Here);
+        let vanished = without(&reading.vanished, &self.members);
         let mut departed: Vec<_> = known.chain(vanished).copied().collect();
         departed.sort_unstable_by_key(|member| member.id);
         departed
@@ -365,13 +367,17 @@ impl Series {
     }
 
     fn gauge(&mut self, reading: &Reading) {
-        let stats = || reading.members.iter().filter_map(|member| reading.processes.get_exactly(member.id));
-        self.zombies = stats().map(|stat| u64::from(stat.is_zombie())).sum();
-        let alive = || stats().filter(|stat| !stat.is_zombie());
-        self.live = alive().map(|_| 1).sum();
-        self.threads = alive().map(|stat| u64::from(stat.num_threads)).fold(0, u64::saturating_add);
-        let samples = reading.members.iter().filter_map(|member| reading.samples.get(member.id));
-        self.rss = samples.map(|sample| sample.rss).try_fold(0, |sum: u64, rss| Some(sum.saturating_add(rss?)));
+        (self.zombies, self.live, self.threads, self.rss) = (0, 0, 0, Some(0));
+        for sample in reading.members.iter().filter_map(|member| reading.samples.get(member.id)) {
+            match sample.threads {
+                Some(threads) => {
+                    self.live += 1;
+                    self.threads = self.threads.saturating_add(threads.into());
+                }
+                None => self.zombies += 1,
+            }
+            self.rss = self.rss.zip(sample.rss).map(|(sum, rss)| sum.saturating_add(rss));
+        }
     }
 
     fn member(&self, id: Identity) -> Option<&Member> {
@@ -389,6 +395,11 @@ fn find(members: &[Member], id: Identity) -> Option<&Member> {
     members.get(index)
 }
 
-fn count<T>(of: &[T], is: impl Fn(&T) -> bool) -> u64 {
-    of.iter().map(|one| u64::from(is(one))).sum()
+/// Those of some members that are not among the others; all sorted by pid.
+fn without<'a>(members: &'a [Member], others: &'a [Member]) -> impl Iterator<Item = &'a Member> {
+    let mut others = others.iter().peekable();
+    members.iter().filter(move |member| {
+        while others.next_if(|other| other.id < member.id).is_some() {}
+        others.peek().is_none_or(|other| other.id != member.id)
+    })
 }

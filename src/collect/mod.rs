@@ -27,6 +27,7 @@ use crate::kernel::taskstats::Ask;
 use crate::log::{Complaints, Trouble};
 use crate::output::{Measurement, Output, PsstatField, Scope};
 use crate::processes::Processes;
+use crate::select::{Member, Selected};
 use busiest::Busiest;
 use delay_accounting::DelayAccounting;
 use procmaps::Procmaps;
@@ -113,21 +114,23 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// That for some series (tags, output, members, and those of them that were selected and not only descend from one, sorted),
-    /// when measurements are wanted of these and of what may come.
+    /// That for some series with what is selected for each and its members, when measurements are wanted of these and of what
+    /// may come.
     #[must_use]
     pub fn new<'a>(
         measurements: Vec<Measurement>,
-        series: impl Iterator<Item = (&'a Tags, &'a Output, Vec<Identity>, &'a [Identity])>,
+        series: impl Iterator<Item = (&'a Tags, &'a Selected, &'a [Member])>,
     ) -> Self {
         let (mut processes, mut pages) = (Vec::new(), BTreeMap::new());
-        for (tags, output, members, selected) in series {
-            let of = |id: &Identity| (*id, Needs::of(output, selected.binary_search(id).is_ok()));
+        for (tags, Selected { output, ids: selected, .. }, members) in series {
+            let [of_root, of_other] = [true, false].map(|is_root| Needs::of(output, is_root));
+            let is_root = |member: &Member| selected.binary_search(&member.id).is_ok();
+            let of = |member: &Member| (member.id, if is_root(member) { of_root } else { of_other });
             processes.extend(members.iter().map(of));
             if output.wants(Measurement::Procmaps, Scope::Tree) {
-                pages.insert(tags.clone(), members);
+                pages.insert(tags.clone(), members.iter().map(|member| member.id).collect());
             } else if output.wants(Measurement::Procmaps, Scope::Process) {
-                pages.insert(tags.clone(), selected.to_vec());
+                pages.insert(tags.clone(), selected.clone());
             }
         }
         processes.sort_unstable_by_key(|(id, _)| *id);
@@ -186,13 +189,15 @@ pub struct Sample {
     pub complete: bool,
     /// Resident memory, bytes, if it could be read.
     pub rss: Option<u64>,
+    /// How many threads it has, unless it is dead and waits to be reaped.
+    pub threads: Option<u32>,
 }
 
 impl Sample {
     /// One of which nothing is known.
     fn of(id: Identity) -> Self {
         let (cpu, user, system) = Default::default();
-        Self { id, cpu, user, system, complete: false, rss: None }
+        Self { id, cpu, user, system, complete: false, rss: None, threads: None }
     }
 }
 
@@ -344,7 +349,8 @@ impl Collectors {
             let sight = psstat::sight(stat, look.processes, look.proc, &mut complain);
             let rss = psstat::rss(stat, look.proc).map_err(complain).ok();
             let complete = sight.newborn || self.cpu.knows(sight.id);
-            samples.all.push(Sample { complete, rss, ..Sample::of(stat.id) });
+            let threads = (!stat.is_zombie()).then_some(stat.num_threads);
+            samples.all.push(Sample { complete, rss, threads, ..Sample::of(stat.id) });
             sights.push(sight);
         }
         let presence = |id| look.processes.presence(id);

@@ -340,7 +340,8 @@ mod tests {
             let mut look = Look { processes: &self.processes, proc: &mut self.proc, taskstats, complaints };
             let rss = |id: &Identity| self.processes.get_exactly(*id).map(|stat| stat.rss * 4096);
             let (cpu, user, system) = Default::default();
-            let sample = |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id) };
+            let sample =
+                |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id), threads: None };
             let samples = Samples { all: ids.iter().map(sample).collect(), ..Samples::default() };
             self.procmaps.sample(&series, &samples, self.bounds, second * SECOND, &mut look);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();

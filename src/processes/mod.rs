@@ -443,7 +443,7 @@ fn with_pid(ids: &[Identity], pid: u32) -> Option<Identity> {
 }
 
 /// A mark for each of the processes, by place.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Marks(Vec<u64>);
 
 impl Marks {
@@ -451,6 +451,11 @@ impl Marks {
     #[must_use]
     pub fn of(count: usize) -> Self {
         Self(vec![0; count.div_ceil(64)])
+    }
+
+    /// Unsets all.
+    pub fn clear(&mut self) {
+        self.0.fill(0);
     }
 
     /// Whether that of a place is set.

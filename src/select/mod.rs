@@ -14,13 +14,14 @@ mod tree;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 pub use cgroup::CgroupGlob;
 pub use filter::{ExeGlob, Filters, ProcessPattern, User};
 pub use pid_dir::PidDir;
 pub use pid_file::{PidFile, StalePolicy};
 pub use systemd_unit::UnitGlob;
-pub use tree::{Member, Root};
+pub use tree::{Member, Picked, Root, Trees};
 
 use serde::{Deserialize, Serialize};
 
@@ -70,7 +71,7 @@ pub struct Target {
     /// What a process must be besides.
     pub filters: Filters,
     /// How its series are written.
-    pub output: Output,
+    pub output: Arc<Output>,
     /// The last name under which something was found, for a target that has no name of its own.
     last_name: Option<String>,
 }
@@ -147,9 +148,9 @@ impl Found {
 #[derive(Debug)]
 pub struct Selected {
     /// Roots of trees, sorted by pid.
-    pub roots: Vec<Stat>,
+    pub roots: Vec<Picked>,
     /// Members without their trees, sorted by pid.
-    pub exact: Vec<Stat>,
+    pub exact: Vec<Picked>,
     /// The processes that were selected by themselves: the roots, and some of the others. Sorted by pid.
     pub ids: Vec<Identity>,
     /// The cgroups that some of the members are in, none of which is in another, with the pids in each.
@@ -159,14 +160,14 @@ pub struct Selected {
     /// Whether there may be more of it that could not be looked at: then nothing can be said at all.
     pub incomplete: bool,
     /// How it is written.
-    pub output: Output,
+    pub output: Arc<Output>,
 }
 
 impl Target {
     /// A target that has found nothing so far.
     #[must_use]
     pub fn new(label: String, name: Option<String>, source: Source, filters: Filters, output: Output) -> Self {
-        Self { label, name, source, filters, output, last_name: None }
+        Self { label, name, source, filters, output: Arc::new(output), last_name: None }
     }
 
     /// What it selects by, as written.
@@ -237,7 +238,7 @@ impl Target {
     /// Finds this target's processes, by name. Not `complete` any more: some of what it looks for may be there unseen.
     fn find(&mut self, view: &mut View, complete: &mut bool) -> Vec<Found> {
         let mut found = match &mut self.source {
-            Source::All => vec![all(view)],
+            Source::All => vec![all(&self.filters, view)],
             Source::Pid(pid) => vec![pid::find(*pid, view)],
             Source::PidFile(file) => vec![file.find(view)],
             Source::PidDir(directory) => directory.find(view),
@@ -260,14 +261,15 @@ impl Target {
         self.give_names(found, incomplete)
     }
 
-    /// Every group gets a name: the target's, else its own, else the comm of each root. A target that was written and
-    /// found nothing is a group too, under the last name it had.
-    fn give_names(&mut self, found: Vec<Found>, incomplete: bool) -> Vec<Found> {
-        if let Some(name) = &self.name {
-            let mut all = Found { name: Some(name.clone()), ..Found::default() };
-            found.into_iter().for_each(|group| all.join(group));
+    /// What was found for a target with a name is one group. Else every group gets a name: its own, or the comm of each root; and
+    /// a target that was written and found nothing is a group too, under the last name it had.
+    fn give_names(&mut self, mut found: Vec<Found>, incomplete: bool) -> Vec<Found> {
+        if self.name.is_some() {
+            let mut all = found.pop().unwrap_or_default();
+            found.drain(..).for_each(|group| all.join(group));
             all.incomplete |= incomplete;
-            return vec![all];
+            found.push(all);
+            return found;
         }
         let mut named = Vec::new();
         for mut group in found {
@@ -301,13 +303,14 @@ impl Target {
     }
 }
 
-/// Every process, for filters to narrow down.
-fn all(view: &mut View) -> Found {
+/// Every process that may pass, for the filters to narrow down.
+fn all(filters: &Filters, view: &mut View) -> Found {
     if view.processes.get(INIT).is_none() && view.proc.is_hidden(INIT) {
         let hidden = "/proc hides processes of other users (hidepid), so no filter finds them";
         view.complaints.add(Trouble::Denied, format!("{hidden}; {}", pid::see_hidden()));
     }
-    Found { roots: view.processes.iter().copied().collect(), ..Found::default() }
+    let roots = view.processes.iter().filter(|stat| filters.comm_passes(stat)).copied().collect();
+    Found { roots, ..Found::default() }
 }
 
 fn by_comm(processes: Vec<Stat>) -> Vec<Found> {
@@ -353,9 +356,12 @@ pub fn select(
     let mut selection = BTreeMap::<Tags, Selected>::new();
     for target in targets {
         for found in target.find(view, &mut complete) {
-            let tags = target.output.tags_of(found.name.as_deref().unwrap_or(&target.label));
-            let selected = selection.entry(tags).or_insert_with(|| Selected::none(target.output.clone()));
-            selected.output.join(&target.output);
+            let name = target.name.as_ref().or(found.name.as_ref()).unwrap_or(&target.label);
+            let tags = target.output.tags_of(name);
+            let selected = selection.entry(tags).or_insert_with(|| Selected::none(Arc::clone(&target.output)));
+            if selected.output != target.output {
+                Arc::make_mut(&mut selected.output).join(&target.output);
+            }
             selected.add(found);
         }
     }
@@ -367,15 +373,15 @@ pub fn select(
 
 impl Selected {
     /// Nothing at all.
-    fn none(output: Output) -> Self {
+    fn none(output: Arc<Output>) -> Self {
         let (roots, exact, ids, cgroups) = Default::default();
         Self { roots, exact, ids, cgroups, hidden: false, incomplete: false, output }
     }
 
     fn add(&mut self, found: Found) {
+        self.roots.extend(found.roots.iter().map(Picked::from));
+        self.exact.extend(found.exact.iter().map(Picked::from));
         self.ids.extend(found.roots.iter().map(|stat| stat.id).chain(found.heads));
-        self.roots.extend(found.roots);
-        self.exact.extend(found.exact);
         self.cgroups.extend(found.cgroups);
         self.hidden |= found.hidden;
         self.incomplete |= found.incomplete;
@@ -383,9 +389,9 @@ impl Selected {
 
     /// A process counts once, and so does a cgroup: also one that lies in another.
     fn tidy(&mut self) {
-        for processes in [&mut self.roots, &mut self.exact] {
-            processes.sort_unstable_by_key(|process| process.id);
-            processes.dedup_by_key(|process| process.id);
+        for picked in [&mut self.roots, &mut self.exact] {
+            picked.sort_unstable();
+            picked.dedup();
         }
         self.ids.sort_unstable();
         self.ids.dedup();
@@ -402,10 +408,10 @@ impl Selected {
     /// The members: exact ones, and the trees of the roots with those who stayed from before. If not everything could be looked
     /// at, all who exist stay.
     #[must_use]
-    pub fn members(&self, processes: &Processes, before: &[Member]) -> Vec<Member> {
-        let mut members = tree::members(processes, &self.roots, &self.exact, before);
+    pub fn members(&self, trees: &mut Trees, before: &[Member]) -> Vec<Member> {
+        let mut members = trees.members(&self.roots, &self.exact, before);
         if self.incomplete {
-            members.extend(before.iter().filter(|member| processes.get_exactly(member.id).is_some()));
+            members.extend(before.iter().filter(|member| trees.processes.get_exactly(member.id).is_some()));
             members.sort_by_key(|member| member.id); // stable: one found now comes first
             members.dedup_by_key(|member| member.id);
         }

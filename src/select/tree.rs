@@ -20,31 +20,26 @@ pub struct Member {
 /// A process that nothing else of its series is above.
 pub type Root = Identity;
 
-/// The members of a series, sorted by pid: `exact`, `roots` and all that descends from them, and those of `before` that
-/// were re-parented since.
-///
-/// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more. So does
-/// one that nobody has seen below its parents, if events have told of them.
-pub(super) fn members(processes: &Processes, roots: &[Stat], exact: &[Stat], before: &[Member]) -> Vec<Member> {
-    let places = Marks::of(processes.count());
-    let mut tree = Tree { processes, members: Vec::new(), is_member: places.clone(), is_grown: places };
-    for stat in exact {
-        tree.add(stat.id, None);
-    }
-    for root in roots {
-        tree.add(root.id, Some(root.id));
-        tree.is_grown.set(processes.place(root.id)); // by itself, below
-    }
-    for root in roots {
-        tree.grow(root.id, root.id);
-    }
-    while tree.keep(before) || tree.bring_home(before) {}
-    tree.members.sort_unstable_by_key(|member| member.id);
-    tree.members
+/// A process that a selector has found, as it was then.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Picked {
+    /// Which process.
+    pub id: Identity,
+    /// Its parent's pid.
+    pub ppid: u32,
 }
 
-struct Tree<'a> {
-    processes: &'a Processes,
+impl From<&Stat> for Picked {
+    fn from(stat: &Stat) -> Self {
+        Self { id: stat.id, ppid: stat.ppid }
+    }
+}
+
+/// Finds the members of one series after the other.
+#[derive(Debug)]
+pub struct Trees<'a> {
+    pub(super) processes: &'a Processes,
+    /// Those of this series so far.
     members: Vec<Member>,
     /// By place in the process table.
     is_member: Marks,
@@ -52,7 +47,38 @@ struct Tree<'a> {
     is_grown: Marks,
 }
 
-impl Tree<'_> {
+impl<'a> Trees<'a> {
+    /// The trees of these.
+    #[must_use]
+    pub fn of(processes: &'a Processes) -> Self {
+        let marks = || Marks::of(processes.count());
+        Self { processes, members: Vec::new(), is_member: marks(), is_grown: marks() }
+    }
+
+    /// The members of a series, sorted by pid: `exact`, `roots` and all that descends from them, and those of `before` that
+    /// were re-parented since.
+    ///
+    /// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more. So
+    /// does one that nobody has seen below its parents, if events have told of them.
+    pub(super) fn members(&mut self, roots: &[Picked], exact: &[Picked], before: &[Member]) -> Vec<Member> {
+        self.is_member.clear();
+        self.is_grown.clear();
+        for Picked { id, .. } in exact {
+            self.add(*id, None);
+        }
+        for Picked { id, .. } in roots {
+            self.add(*id, Some(*id));
+            self.is_grown.set(self.processes.place(*id)); // by itself, below
+        }
+        for Picked { id, .. } in roots {
+            self.grow(*id, *id);
+        }
+        while self.keep(before) || self.bring_home(before) {}
+        let mut members = std::mem::take(&mut self.members);
+        members.sort_unstable_by_key(|member| member.id);
+        members
+    }
+
     fn has(&self, id: Identity) -> bool {
         self.is_member.has(self.processes.place(id))
     }
@@ -69,14 +95,15 @@ impl Tree<'_> {
     /// Adds the descendants of a member that are not members.
     fn grow(&mut self, from: Identity, root: Identity) {
         let processes = self.processes;
-        let mut pending = vec![from.pid];
-        while let Some(parent) = pending.pop() {
+        let (mut next, mut pending) = (Some(from.pid), Vec::new());
+        while let Some(parent) = next {
             for child in processes.children(parent) {
                 if self.is_grown.set(processes.place(child.id)) {
                     self.add(child.id, Some(root));
                     pending.push(child.id.pid);
                 }
             }
+            next = pending.pop();
         }
     }
 
@@ -109,7 +136,7 @@ impl Tree<'_> {
         let mut kept = false;
         for member in before {
             let Some(root) = member.root else { continue };
-            if !self.has_left(root) && self.add(member.id, Some(root)) {
+            if !self.has(member.id) && !self.has_left(root) && self.add(member.id, Some(root)) {
                 self.grow(member.id, root);
                 kept = true;
             }
@@ -120,9 +147,9 @@ impl Tree<'_> {
 
 /// The processes whose replacement is a restart: the roots that no other member is above. Of exact members, which may
 /// hold any number of re-parented ones, only the oldest.
-pub(super) fn top(roots: &[Stat], exact: &[Stat], members: &[Member]) -> Vec<Root> {
-    let has_parent = |stat: &&Stat| members.binary_search_by_key(&stat.ppid, |member| member.id.pid).is_ok();
-    let oldest = exact.iter().filter(|stat| !has_parent(stat)).min_by_key(|stat| (stat.id.start, stat.id.pid));
-    let roots = roots.iter().filter(|stat| !has_parent(stat));
-    roots.chain(oldest).map(|stat| stat.id).collect()
+pub(super) fn top(roots: &[Picked], exact: &[Picked], members: &[Member]) -> Vec<Root> {
+    let has_parent = |of: &&Picked| members.binary_search_by_key(&of.ppid, |member| member.id.pid).is_ok();
+    let oldest = exact.iter().filter(|one| !has_parent(one)).min_by_key(|one| (one.id.start, one.id.pid));
+    let roots = roots.iter().filter(|root| !has_parent(root));
+    roots.chain(oldest).map(|one| one.id).collect()
 }
