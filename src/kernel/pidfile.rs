@@ -107,6 +107,8 @@ type Directory = (u64, u64);
 /// Whoever reads pidfiles.
 #[derive(Debug, Default)]
 pub struct Pidfiles {
+    /// When this gather began, ns since the epoch.
+    now: u64,
     /// From the first watch on; nobody, if the kernel refuses another (fs.inotify.max_user_instances).
     inotify: Option<OwnedFd>,
     /// The watches of files that have not changed since they were read.
@@ -116,9 +118,9 @@ pub struct Pidfiles {
 }
 
 impl Pidfiles {
-    /// Begins a gather: what has changed since the last one is learnt now.
-    pub fn begin_gather(&mut self) {
-        self.directory = None;
+    /// Begins a gather at a time (ns since the epoch): what has changed since the last one is learnt now.
+    pub fn begin_gather(&mut self, now: u64) {
+        (self.now, self.directory) = (now, None);
         let Some(inotify) = &self.inotify else { return };
         let mut buffer = [MaybeUninit::uninit(); 4096];
         let mut events = Reader::new(inotify, &mut buffer);
@@ -132,14 +134,14 @@ impl Pidfiles {
         }
     }
 
-    /// Reads a pidfile at a time (ns since the epoch), unless it plainly is as it was. Opening never blocks (a FIFO without a
+    /// Reads a pidfile, unless it plainly is as it was. Opening never blocks (a FIFO without a
     /// writer would, for good), and only a regular file is read.
     ///
     /// # Errors
     /// The file is missing or cannot be read, or is not a regular file.
-    pub fn read(&mut self, path: &Path, before: Option<Pidfile>, now: u64) -> io::Result<Pidfile> {
+    pub fn read(&mut self, path: &Path, before: Option<Pidfile>) -> io::Result<Pidfile> {
         let before = match before {
-            Some(before) if self.is_unchanged(path, &before, now) => return Ok(before),
+            Some(before) if self.is_unchanged(path, &before) => return Ok(before),
             before => before,
         };
         let was_watched = before.as_ref().and_then(|before| before.watch);
@@ -147,14 +149,14 @@ impl Pidfiles {
         // A device may do something when it is merely opened, so what it is comes first, and again afterwards.
         let metadata = std::fs::metadata(path)?;
         refuse_what_is_no_file(&metadata)?;
-        let is_same = |before: &Pidfile| before.version.is_old && before.version == Version::of(&metadata, now);
+        let is_same = |before: &Pidfile| before.version.is_old && before.version == Version::of(&metadata, self.now);
         if let (Some(before), None) = (before.filter(is_same), was_watched) {
             return Ok(before);
         }
         // Before it is read: so no change is missed.
-        let watch = self.watch(path, now);
-        let read =
-            read_anew(path, now).map(|(file, is_watchable)| Pidfile { watch: watch.filter(|_| is_watchable), ..file });
+        let watch = self.watch(path);
+        let read = read_anew(path, self.now)
+            .map(|(file, is_watchable)| Pidfile { watch: watch.filter(|_| is_watchable), ..file });
         if !matches!(read, Ok(Pidfile { watch: Some(_), .. })) {
             watch.into_iter().for_each(|watch| self.forget(watch));
         }
@@ -162,23 +164,23 @@ impl Pidfiles {
     }
 
     /// Whether a file is known to be as it was.
-    fn is_unchanged(&mut self, path: &Path, file: &Pidfile, now: u64) -> bool {
+    fn is_unchanged(&mut self, path: &Path, file: &Pidfile) -> bool {
         file.watch.is_some_and(|watch| {
             self.unchanged.contains(&watch.number)
-                && now.abs_diff(watch.looked) < REFRESH
+                && self.now.abs_diff(watch.looked) < REFRESH
                 && self.directory_of(path) == Some(watch.directory)
         })
     }
 
     /// Watches whatever is at a path, a link itself, if that is possible.
-    fn watch(&mut self, path: &Path, now: u64) -> Option<Watch> {
+    fn watch(&mut self, path: &Path) -> Option<Watch> {
         let directory = self.directory_of(path)?;
         if self.inotify.is_none() {
             self.inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
         }
         let number = add_watch(self.inotify.as_ref()?, path, CHANGES).ok()?;
         self.unchanged.insert(number);
-        Some(Watch { number, directory, looked: now })
+        Some(Watch { number, directory, looked: self.now })
     }
 
     /// Watches a file no more. Whoever else reads the same one reads it again.
@@ -288,8 +290,8 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let mut pidfiles = Pidfiles::default();
         let mut read = |before, now| {
-            pidfiles.begin_gather();
-            pidfiles.read(&link, before, now).unwrap()
+            pidfiles.begin_gather(now);
+            pidfiles.read(&link, before).unwrap()
         };
         let changed = std::fs::metadata(&path).unwrap().ctime().cast_unsigned() * 1_000_000_000;
         // Just written: what is written now may leave no other trace.
@@ -348,30 +350,30 @@ mod tests {
         let mut pidfiles = Pidfiles::default();
         for (what, change) in changes {
             write(&path, "2\n").unwrap();
-            pidfiles.begin_gather();
-            let mut files = [0; 2].map(|_| Some(pidfiles.read(&path, None, 0).unwrap()));
+            pidfiles.begin_gather(0);
+            let mut files = [0; 2].map(|_| Some(pidfiles.read(&path, None).unwrap()));
             for round in 0..2 {
                 for file in &mut files {
                     file.as_mut().unwrap().pids = vec![99];
-                    *file = Some(pidfiles.read(&path, file.take(), 1).unwrap());
+                    *file = Some(pidfiles.read(&path, file.take()).unwrap());
                     assert_eq!(file.as_ref().unwrap().pids, [99], "it was not looked at again: {what}, {round}");
                 }
                 change();
-                pidfiles.begin_gather();
+                pidfiles.begin_gather(0);
                 for file in &mut files {
-                    *file = Some(pidfiles.read(&path, file.take(), 2).unwrap());
+                    *file = Some(pidfiles.read(&path, file.take()).unwrap());
                     assert_eq!(file.as_ref().unwrap().pids, [2], "{what}, {round}");
                 }
             }
         }
         // Gone, and seen to be.
-        pidfiles.begin_gather();
-        let file = pidfiles.read(&path, None, 0).unwrap();
+        pidfiles.begin_gather(0);
+        let file = pidfiles.read(&path, None).unwrap();
         remove_file(&path).unwrap();
-        pidfiles.begin_gather();
-        assert_eq!(pidfiles.read(&path, Some(file), 1).unwrap_err().kind(), io::ErrorKind::NotFound);
+        pidfiles.begin_gather(0);
+        assert_eq!(pidfiles.read(&path, Some(file)).unwrap_err().kind(), io::ErrorKind::NotFound);
         // Nothing is left of all that.
-        pidfiles.begin_gather();
+        pidfiles.begin_gather(0);
         assert!(pidfiles.unchanged.is_empty(), "{:?}", pidfiles.unchanged);
     }
 
@@ -381,11 +383,16 @@ mod tests {
         let path = directory.path().join("pid");
         std::fs::write(&path, "1\n").unwrap();
         let mut pidfiles = Pidfiles::default();
-        let marked = Pidfile { pids: vec![99], ..pidfiles.read(&path, None, REFRESH).unwrap() };
-        let [soon, later, before] = [2 * REFRESH - 1, 2 * REFRESH, 0].map(|now| {
-            let read = pidfiles.read(&path, Some(marked.clone()), now);
-            pidfiles.watch(&path, REFRESH).unwrap();
-            read.unwrap().pids
+        pidfiles.begin_gather(REFRESH);
+        let mut file = Some(pidfiles.read(&path, None).unwrap());
+        // Each time as if it had been looked at before, and something else read.
+        let [soon, later, before] = [2 * REFRESH - 1, 3 * REFRESH, 0].map(|now| {
+            let marked = Pidfile { pids: vec![99], ..file.take().unwrap() };
+            pidfiles.begin_gather(now);
+            let read = pidfiles.read(&path, Some(marked)).unwrap();
+            let pids = read.pids.clone();
+            file = Some(read);
+            pids
         });
         assert_eq!((soon, later, before), (vec![99], vec![1], vec![1]));
     }
@@ -395,7 +402,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let fifo = directory.path().join("fifo");
         rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, rustix::fs::Mode::RWXU, 0).unwrap();
-        let read = |path: &Path| Pidfiles::default().read(path, None, 0);
+        let read = |path: &Path| Pidfiles::default().read(path, None);
         assert!(read(&fifo).unwrap_err().to_string().contains("not a regular file"));
         assert_eq!(read(directory.path()).unwrap_err().kind(), io::ErrorKind::IsADirectory);
         assert_eq!(read(&directory.path().join("none")).unwrap_err().kind(), io::ErrorKind::NotFound);

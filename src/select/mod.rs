@@ -341,7 +341,7 @@ pub fn select(
 ) -> (BTreeMap<Tags, Selected>, bool) {
     let hierarchies = if targets.iter().any(Target::asks_for_cgroups) { host.hierarchies() } else { Vec::new() };
     let own_pid = host.proc.own_pid();
-    host.pidfiles.begin_gather();
+    host.pidfiles.begin_gather(host.clock.realtime());
     let view = &mut View {
         processes,
         proc: &mut host.proc,

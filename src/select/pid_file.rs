@@ -29,6 +29,8 @@ pub enum StalePolicy {
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
+    /// What it is called: [`name_of`] its path.
+    name: String,
     stale: StalePolicy,
     /// Once accepted for this file an identity stays so, whatever the wall clock is set to later.
     accepted: Vec<Identity>,
@@ -40,7 +42,7 @@ impl PidFile {
     /// A pidfile not read so far.
     #[must_use]
     pub fn new(path: PathBuf, stale: StalePolicy) -> Self {
-        Self { path, stale, accepted: Vec::new(), file: None }
+        Self { name: name_of(&path), path, stale, accepted: Vec::new(), file: None }
     }
 
     /// Its path, and the processes accepted for it.
@@ -57,7 +59,7 @@ impl PidFile {
 
     /// The processes it names now, under the file's name.
     pub(super) fn find(&mut self, view: &mut View) -> Found {
-        let mut found = match view.pidfiles.read(&self.path, self.file.take(), view.clock.realtime()) {
+        let mut found = match view.pidfiles.read(&self.path, self.file.take()) {
             Ok(file) => {
                 let found = self.processes_of(&file, view);
                 self.file = Some(file);
@@ -69,8 +71,9 @@ impl PidFile {
                 Found { incomplete: is_forbidden || is_shortage(&error), ..Found::default() }
             }
         };
-        self.accepted = found.roots.iter().map(|stat| stat.id).collect();
-        found.name = Some(name_of(&self.path));
+        self.accepted.clear();
+        self.accepted.extend(found.roots.iter().map(|stat| stat.id));
+        found.name = Some(self.name.clone());
         found
     }
 
@@ -91,8 +94,11 @@ impl PidFile {
     }
 
     fn accepts(&self, file: &Pidfile, stat: &Stat, view: &mut View) -> bool {
+        if self.accepted.contains(&stat.id) {
+            return true;
+        }
         let booted = view.clock.realtime().saturating_sub(view.clock.boottime());
-        if self.accepted.contains(&stat.id) || !is_stale(file, stat, booted) {
+        if !is_stale(file, stat, booted) {
             return true;
         }
         let skipped = self.stale == StalePolicy::Skip;
