@@ -227,8 +227,10 @@ fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Op
         return None;
     }
     let comm = look.processes.get_exactly(id)?.comm;
-    let bound = bytesize::ByteSize(bounds.procmaps_max_rss);
-    Some(format!("procmaps leaves out {}, whose RSS is above procmaps_max_rss = {bound}: raise it", comm.to_text()))
+    // bytesize would say it too, by a logarithm: of libm 0.3 MB would become resident.
+    let bound = bounds.procmaps_max_rss as f64 / f64::from(1 << 20);
+    let what = format!("procmaps leaves out {}, whose RSS", comm.to_text());
+    Some(format!("{what} is above procmaps_max_rss = {bound:.1} MiB: raise it"))
 }
 
 /// The field, from bytes.
