@@ -14,7 +14,7 @@
 //! A negative `due` is CPU of children never seen, or seen for the last time before they used it. A positive one was counted
 //! while they lived and must not be counted again when it is charged.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
@@ -129,68 +129,63 @@ struct Balance {
     own: u64,
     reaped: u64,
     owed: u64,
-    /// Lives of children that went away, to be met with the next Δreaped. 0 between two gathers.
-    #[serde(skip)]
+}
+
+/// What went away below a process since the last gather, to be met with the next Δreaped; ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Loss {
+    /// The lives of its children.
     gone: u64,
-    /// The part of `gone` whose charge the next Δreaped may not contain yet. 0 between two gathers.
-    #[serde(skip)]
+    /// The part of `gone` whose charge the next Δreaped may not contain yet.
     late: u64,
     /// The part of `gone` that came through a child that is gone too: perhaps it was orphaned first, and an ancestor that
-    /// adopts orphans (a subreaper) was charged for it. 0 between two gathers.
-    #[serde(skip)]
+    /// adopts orphans (a subreaper) was charged for it.
     orphaned: u64,
+}
+
+impl Loss {
+    fn add(&mut self, other: Self) {
+        self.gone = self.gone.saturating_add(other.gone);
+        self.late = self.late.saturating_add(other.late);
+        self.orphaned = self.orphaned.saturating_add(other.orphaned);
+    }
+
+    /// That of a child's life.
+    fn of(child: Balance, lost: Self, late: bool) -> Self {
+        let life = child.life(lost);
+        Self { gone: life, late: if late { life } else { lost.late }, orphaned: lost.gone }
+    }
 }
 
 impl Balance {
     /// What the parent is charged when this process is reaped, so far as it is known: with what was counted of its
     /// children and did not show in its own text yet.
-    fn life(&self) -> u64 {
-        self.own.saturating_add(self.reaped).saturating_add(self.owed).saturating_add(self.gone)
-    }
-
-    /// Takes over the life of a child that is gone.
-    fn lose(&mut self, child: &Self, late: bool) {
-        self.gone = self.gone.saturating_add(child.life());
-        self.orphaned = self.orphaned.saturating_add(child.gone);
-        self.late = self.late.saturating_add(if late { child.life() } else { child.late });
+    fn life(self, lost: Loss) -> u64 {
+        self.own.saturating_add(self.reaped).saturating_add(self.owed).saturating_add(lost.gone)
     }
 
     /// What is used by the gone and not charged to this process, as of a reading.
-    fn due(&self, reaped: u64) -> u64 {
-        (self.owed.saturating_add(self.gone)).saturating_sub(reaped.saturating_sub(self.reaped))
+    fn due(self, lost: Loss, reaped: u64) -> u64 {
+        (self.owed.saturating_add(lost.gone)).saturating_sub(reaped.saturating_sub(self.reaped))
     }
 
     /// What an ancestor may have been charged for instead of this process: to meet with the ancestor's Δreaped. It may be
     /// met here as well, later, which would be too little rather than too much.
-    fn adopted(&self, sight: &Sight) -> Self {
-        let adoptable = if sight.zombie { self.gone } else { self.orphaned };
-        let gone = self.due(sight.reaped).min(adoptable);
-        Self { gone, late: gone.min(self.late), orphaned: gone, ..Self::default() }
-    }
-
-    /// Takes over the lives of children that nobody has seen.
-    fn lose_unseen(&mut self, unseen: &Unseen) {
-        self.gone = self.gone.saturating_add(unseen.lives);
-        self.orphaned = self.orphaned.saturating_add(unseen.orphaned);
-        self.late = self.late.saturating_add(unseen.late);
-    }
-
-    /// Takes over what may have been adopted from below.
-    fn adopt(&mut self, from: &Self) {
-        self.gone = self.gone.saturating_add(from.gone);
-        self.late = self.late.saturating_add(from.late);
-        self.orphaned = self.orphaned.saturating_add(from.orphaned);
+    fn adopted(self, lost: Loss, sight: &Sight) -> Loss {
+        let adoptable = if sight.zombie { lost.gone } else { lost.orphaned };
+        let gone = self.due(lost, sight.reaped).min(adoptable);
+        Loss { gone, late: gone.min(lost.late), orphaned: gone }
     }
 
     /// The rule. Returns the charge.
-    fn settle(&mut self, own: u64, reaped: u64, stale: bool) -> Charge {
+    fn settle(&mut self, lost: Loss, own: u64, reaped: u64, stale: bool) -> Charge {
         let own = own.max(self.own);
         let reaped = reaped.max(self.reaped);
         let used = own - self.own;
-        let unseen = (reaped - self.reaped).saturating_sub(self.owed.saturating_add(self.gone));
-        let due = self.due(reaped);
-        let owed = if stale { due } else { due.min(SLACK.saturating_add(self.late)) };
-        *self = Self { own, reaped, owed, ..Self::default() };
+        let unseen = (reaped - self.reaped).saturating_sub(self.owed.saturating_add(lost.gone));
+        let due = self.due(lost, reaped);
+        let owed = if stale { due } else { due.min(SLACK.saturating_add(lost.late)) };
+        *self = Self { own, reaped, owed };
         Charge { own: used, reaped: unseen }
     }
 }
@@ -202,11 +197,22 @@ struct Account {
     cpu: Balance,
 }
 
+impl Account {
+    /// That of a process at its first sight.
+    fn of(sight: &Sight) -> Self {
+        let cpu = Balance { own: sight.own, reaped: sight.reaped, owed: 0 };
+        Self { id: sight.id, ppid: sight.ppid, cpu }
+    }
+}
+
 /// The accounts of all members, whatever series they are in: a process is accounted once.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// Sorted by pid.
     accounts: Vec<Account>,
+    /// By place in `accounts`. None between two gathers.
+    #[serde(skip)]
+    losses: BTreeMap<usize, Loss>,
 }
 
 impl Ledger {
@@ -224,24 +230,25 @@ impl Ledger {
         let dead_newborn = deaths.last.iter().filter(|last| last.newborn).map(|last| (last.id, last.ppid));
         self.open_accounts(newborn.chain(dead_newborn));
         let gone = self.take_last_sights(deaths, presence);
-        for unseen in &deaths.unseen {
-            if let Some(account) = self.find_mut(unseen.id) {
-                account.cpu.lose_unseen(unseen);
+        for Unseen { id, lives: gone, orphaned, late, .. } in deaths.unseen.iter().copied() {
+            if let Some(place) = self.place(id) {
+                self.lose(place, Loss { gone, late, orphaned });
             }
         }
         self.bury_the_dead(presence);
         self.raise_the_orphans(sights);
-        let mut accounts = Vec::with_capacity(sights.len());
         let living = sights.iter().map(|sight| {
-            let known = self.find(sight.id);
-            let mut cpu = known.map(|known| known.cpu).unwrap_or_default();
-            let mut charge = cpu.settle(sight.own, sight.reaped, sight.stale);
-            accounts.push(Account { id: sight.id, ppid: sight.ppid, cpu });
+            let Some(place) = self.place(sight.id) else { return Charge::default() };
+            let lost = self.losses.remove(&place).unwrap_or_default();
+            let Some(account) = self.accounts.get_mut(place) else { return Charge::default() };
+            account.ppid = sight.ppid;
+            let mut charge = account.cpu.settle(lost, sight.own, sight.reaped, sight.stale);
             charge.reaped = charge.reaped.saturating_add(deaths.used_below(sight.id));
-            if known.is_some() { charge } else { Charge::default() }
+            charge
         });
         let living = living.collect();
-        self.accounts = accounts;
+        self.losses.clear();
+        self.keep(sights);
         Charges { living, gone }
     }
 
@@ -260,6 +267,21 @@ impl Ledger {
         }
     }
 
+    /// Closes all accounts but one for each of `sights`, and opens those that there are not.
+    fn keep(&mut self, sights: &[Sight]) {
+        let mut living = sights.iter().peekable();
+        self.accounts.retain(|account| {
+            while living.next_if(|sight| sight.id < account.id).is_some() {}
+            living.next_if(|sight| sight.id == account.id).is_some()
+        });
+        if self.accounts.len() < sights.len() {
+            let first = sights.iter().filter(|sight| !self.knows(sight.id)).map(Account::of).collect::<Vec<_>>();
+            self.accounts.extend(first);
+            self.accounts.sort_unstable_by_key(|account| account.id);
+        }
+        self.accounts.shrink_to_fit();
+    }
+
     /// Brings the accounts of those that are gone up to their end. Returns what they are charged.
     fn take_last_sights(
         &mut self,
@@ -269,7 +291,7 @@ impl Ledger {
         let mut gone = Vec::new();
         for last in deaths.last.iter().filter(|last| presence(last.id) != Presence::Here) {
             let reaped = deaths.used_below(last.id);
-            if let Some(account) = self.find_mut(last.id) {
+            if let Some(account) = self.place(last.id).and_then(|place| self.accounts.get_mut(place)) {
                 let own = last.own.saturating_sub(account.cpu.own);
                 account.cpu.own = account.cpu.own.saturating_add(own);
                 account.ppid = last.ppid;
@@ -289,7 +311,12 @@ impl Ledger {
     /// Whether this process had an account after the last gather.
     #[must_use]
     pub fn knows(&self, id: Identity) -> bool {
-        self.find(id).is_some()
+        self.place(id).is_some()
+    }
+
+    /// Something went away below one of them.
+    fn lose(&mut self, place: usize, loss: Loss) {
+        self.losses.entry(place).or_default().add(loss);
     }
 
     /// Passes the life of each member that is gone to its parent, deepest first, so that a life goes up through parents
@@ -304,8 +331,9 @@ impl Ledger {
         for (_, index) in dead {
             let Some(Account { ppid, cpu, .. }) = self.accounts.get(index).copied() else { continue };
             let late = fates.get(index) == Some(&Presence::Vanished);
-            if let Some(parent) = self.index(ppid).and_then(|parent| self.accounts.get_mut(parent)) {
-                parent.cpu.lose(&cpu, late);
+            if let Some(parent) = self.index(ppid) {
+                let lost = self.losses.get(&index).copied().unwrap_or_default();
+                self.lose(parent, Loss::of(cpu, lost, late));
             }
         }
     }
@@ -316,8 +344,7 @@ impl Ledger {
     /// the parent of its dead parent; the kernel charges it to the subreaper. Whoever was charged, it is an ancestor as of the
     /// last gather: orphans only ever go to one.
     fn raise_the_orphans(&mut self, sights: &[Sight]) {
-        let places = 0..self.accounts.len();
-        let from = places.filter(|index| self.adoptable(*index, sights).is_some());
+        let from = self.losses.keys().copied().filter(|index| self.adoptable(*index, sights).is_some());
         let mut pending: BTreeSet<_> = from.map(|index| (self.above(index).count(), index)).collect();
         while let Some((deep, index)) = pending.pop_last() {
             let Some(adopted) = self.adoptable(index, sights) else { continue };
@@ -326,17 +353,15 @@ impl Ledger {
                 continue;
             };
             let depth = self.above(above).count().min(deep.saturating_sub(1)); // less and less, also in a circle
-            if let Some(ancestor) = self.accounts.get_mut(above) {
-                ancestor.cpu.adopt(&adopted);
-                pending.insert((depth, above));
-            }
+            self.lose(above, adopted);
+            pending.insert((depth, above));
         }
     }
 
     /// What a living member may have lost to an ancestor.
-    fn adoptable(&self, index: usize, sights: &[Sight]) -> Option<Balance> {
-        let account = self.accounts.get(index).filter(|account| account.cpu.gone > 0)?;
-        let adopted = account.cpu.adopted(self.sight(index, sights)?);
+    fn adoptable(&self, index: usize, sights: &[Sight]) -> Option<Loss> {
+        let lost = self.losses.get(&index).filter(|lost| lost.gone > 0)?;
+        let adopted = self.accounts.get(index)?.cpu.adopted(*lost, self.sight(index, sights)?);
         Some(adopted).filter(|adopted| adopted.gone > 0)
     }
 
@@ -366,14 +391,9 @@ impl Ledger {
         self.accounts.get(index).filter(|account| account.id.pid == pid).map(|_| index)
     }
 
-    fn find(&self, id: Identity) -> Option<&Account> {
-        let index = self.accounts.binary_search_by_key(&id, |account| account.id).ok()?;
-        self.accounts.get(index)
-    }
-
-    fn find_mut(&mut self, id: Identity) -> Option<&mut Account> {
-        let index = self.accounts.binary_search_by_key(&id, |account| account.id).ok()?;
-        self.accounts.get_mut(index)
+    /// Where the account of this process is.
+    fn place(&self, id: Identity) -> Option<usize> {
+        self.accounts.binary_search_by_key(&id, |account| account.id).ok()
     }
 }
 
