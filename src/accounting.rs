@@ -36,9 +36,9 @@ pub struct Shortcoming {
 }
 
 impl Accounting {
-    /// The best that is wanted and can be had.
+    /// The best that is wanted and can be had. What the dead had waited for is kept if anybody asks for it.
     #[must_use]
-    pub fn begin(wanted: AccountBy, proc: &mut Proc, sys_root: &Path) -> Self {
+    pub fn begin(wanted: AccountBy, keeps_delays: bool, proc: &mut Proc, sys_root: &Path) -> Self {
         let is_demanded = wanted == AccountBy::Events;
         if wanted == AccountBy::Scan {
             return Self::default();
@@ -48,7 +48,7 @@ impl Accounting {
             let shortcoming = Some(Shortcoming { trouble: Trouble::Failed, reason });
             return Self { shortcoming, is_demanded, ..Self::default() };
         }
-        match Events::listen(sys_root) {
+        match Events::listen(sys_root, keeps_delays) {
             Ok(events) => {
                 let shortcoming = events.without_records().map(|error| Shortcoming::of("exit records", error));
                 Self { events: Some(events), shortcoming, is_demanded, ..Self::default() }

@@ -377,7 +377,7 @@ impl Agent {
         };
         match Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock)) {
             Ok(mut host) => {
-                host.listen(settings.accounting);
+                host.listen(settings.accounting, settings.wants(Measurement::Taskstat));
                 self.host = host;
             }
             Err(error) => {

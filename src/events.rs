@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, poll};
 
-use crate::journal::Journal;
+use crate::journal::{Journal, Record};
 use crate::kernel::clock::Clock;
 use crate::kernel::exit_records::ExitRecords;
 use crate::kernel::netlink::Drained;
@@ -49,6 +49,8 @@ pub struct Events {
 struct Feed {
     connector: ProcConnector,
     records: Option<ExitRecords>,
+    /// Whether anybody asks for what the dead had waited for.
+    keeps_delays: bool,
     journal: Journal,
     /// Why nothing more can be heard.
     broken: Option<io::Error>,
@@ -56,11 +58,11 @@ struct Feed {
 }
 
 impl Events {
-    /// Subscribes, and starts the thread.
+    /// Subscribes, and starts the thread. What the dead had waited for is kept if anybody asks for it.
     ///
     /// # Errors
     /// Those of [`ProcConnector::listen`], or no thread can be started.
-    pub fn listen(sys_root: &Path) -> io::Result<Self> {
+    pub fn listen(sys_root: &Path, keeps_delays: bool) -> io::Result<Self> {
         let connector = ProcConnector::listen()?;
         let (records, without_records) = match ExitRecords::listen(sys_root) {
             Ok(records) => (Some(records), None),
@@ -72,7 +74,7 @@ impl Events {
         }
         let (stopped, stop) = io::pipe()?;
         let (journal, tidings) = Default::default();
-        let feed = Feed { connector, records, journal, broken: None, tidings };
+        let feed = Feed { connector, records, keeps_delays, journal, broken: None, tidings };
         let feed = Arc::new(Mutex::new(feed));
         let heard = Arc::clone(&feed);
         let thread = std::thread::Builder::new().name("events".to_owned());
@@ -148,9 +150,10 @@ impl Feed {
 
     /// Takes all that has come. Exit records are taken first: what was told of their processes before is then there too.
     fn drain(&mut self) {
-        let Self { connector, records, journal, .. } = self;
-        let recorded =
-            records.as_mut().map_or(Ok(Drained::Complete), |records| records.drain(|record| journal.record(record)));
+        let Self { connector, records, keeps_delays, journal, .. } = self;
+        let recorded = records.as_mut().map_or(Ok(Drained::Complete), |records| {
+            records.drain(|record| journal.record(Record::of(&record, *keeps_delays)))
+        });
         let told = connector.drain(|event| journal.event(event));
         match (recorded, told) {
             (Ok(Drained::Complete), Ok(Drained::Complete)) => {

@@ -48,9 +48,9 @@ impl Host {
         Ok(Self { proc, sys_root: sys_root.to_owned(), pidfiles, clock, taskstats, accounting })
     }
 
-    /// Listens to births and deaths, if that is wanted and can be had.
-    pub fn listen(&mut self, wanted: AccountBy) {
-        self.accounting = Accounting::begin(wanted, &mut self.proc, &self.sys_root);
+    /// Listens to births and deaths, if that is wanted and can be had. What the dead had waited for is kept if anybody asks for it.
+    pub fn listen(&mut self, wanted: AccountBy, keeps_delays: bool) {
+        self.accounting = Accounting::begin(wanted, keeps_delays, &mut self.proc, &self.sys_root);
     }
 
     /// The cgroup hierarchies mounted now.

@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
 use crate::kernel::exit_records::ExitRecord;
 use crate::kernel::proc_connector::Event;
-use crate::kernel::stat::Stat;
+use crate::kernel::stat::{Identity, Stat};
 use crate::kernel::taskstats::COUNTERS;
 
 /// So many dead are kept before it is asked which of them are gone.
@@ -39,12 +39,6 @@ pub struct Times {
 }
 
 impl Times {
-    /// Those of a record.
-    #[must_use]
-    pub fn of(record: &ExitRecord) -> Self {
-        Self { cpu: record.cpu, user: record.utime, system: record.stime }
-    }
-
     fn add(&mut self, other: Self) {
         self.cpu = self.cpu.saturating_add(other.cpu);
         self.user = self.user.saturating_add(other.user);
@@ -71,13 +65,15 @@ pub struct Unseen {
 
 impl Unseen {
     /// Takes in one of its tree, with the sums that stood at that one.
-    fn take_in(&mut self, record: Option<&ExitRecord>, below: &Self) {
+    fn take_in(&mut self, record: Option<&Record>, below: &Self) {
         self.count = self.count.saturating_add(below.count).saturating_add(1);
         self.used.add(below.used);
         add_all(&mut self.delays, &below.delays);
         if let Some(record) = record {
-            self.used.add(Times::of(record));
-            add_all(&mut self.delays, &record.delays.values);
+            self.used.add(record.used);
+            if let Some(delays) = &record.delays {
+                add_all(&mut self.delays, delays);
+            }
         }
     }
 
@@ -92,6 +88,29 @@ impl Unseen {
     }
 }
 
+/// What is kept of an exit record, as long as its process is not gone.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Record {
+    /// The process.
+    pub pid: u32,
+    /// Its parent when it died; 0 if it had none.
+    pub parent: u32,
+    /// What it had used.
+    pub used: Times,
+    /// What it had waited for, if anybody asks: they are four fifths of a record, and there can be thousands.
+    pub delays: Option<Box<[u64; COUNTERS]>>,
+}
+
+impl Record {
+    /// What is kept of this one.
+    #[must_use]
+    pub fn of(record: &ExitRecord, keeps_delays: bool) -> Self {
+        let ExitRecord { pid, parent, cpu, utime, stime, delays, .. } = *record;
+        let used = Times { cpu, user: utime, system: stime };
+        Self { pid, parent, used, delays: keeps_delays.then(|| Box::new(delays.values)) }
+    }
+}
+
 fn add_all(sums: &mut [u64; COUNTERS], more: &[u64; COUNTERS]) {
     for (sum, more) in sums.iter_mut().zip(more) {
         *sum = sum.saturating_add(*more);
@@ -101,22 +120,20 @@ fn add_all(sums: &mut [u64; COUNTERS], more: &[u64; COUNTERS]) {
 /// One that was born since the last gather, and exists.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Birth {
-    /// As it is now.
-    pub stat: Stat,
+    /// Which.
+    pub id: Identity,
     /// Its nearest ancestor by birth, of those that were read now or known before.
     pub ancestor: Option<Who>,
     /// If it is dead: its record.
-    pub record: Option<Box<ExitRecord>>,
+    pub record: Option<Box<Record>>,
 }
 
-/// What happened since the last gather.
+/// What happened since the last gather to those that are not gone.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Those that were known and are gone, with their records.
-    pub gone: Vec<(u32, Option<Box<ExitRecord>>)>,
     /// Those that were known and exist and are not what they were: they run another program, or are dead (with the record).
-    pub changed: Vec<(u32, Option<Box<ExitRecord>>)>,
-    /// Those born since.
+    pub changed: Vec<(u32, Option<Box<Record>>)>,
+    /// Those born since, sorted by pid.
     pub births: Vec<Birth>,
     /// What stands for those that were born and died since.
     pub unseen: Vec<(Who, Unseen)>,
@@ -126,7 +143,7 @@ pub struct Changes {
 #[derive(Debug, Default)]
 pub struct Later {
     /// The records of those that were known and could not be read any more, or were found gone before they were told.
-    pub records: Vec<(u32, Box<ExitRecord>)>,
+    pub records: Vec<(u32, Box<Record>)>,
     /// What stands for those that were born and died since the last gather, beyond what was told before.
     pub unseen: Vec<(u32, Unseen)>,
 }
@@ -138,11 +155,18 @@ struct New {
     ancestor: Option<Who>,
     /// Whether it has died.
     ended: bool,
-    record: Option<Box<ExitRecord>>,
-    /// Who the parent in the record is, and which of those born so far, if it is one of the new.
-    parent: Option<(Who, Option<u64>)>,
+    /// How, if there is a record.
+    end: Option<Box<End>>,
     /// Which of those born so far it is: its pid may be another's soon.
-    birth: u64,
+    birth: u32,
+}
+
+/// The end of a process born since the last gather.
+#[derive(Debug)]
+struct End {
+    record: Record,
+    /// Who the parent in the record is, and which of those born so far, if it is one of the new.
+    parent: Option<(Who, Option<u32>)>,
 }
 
 /// A process that was known and has died, or at least its leader.
@@ -150,7 +174,7 @@ struct New {
 struct Ended {
     /// Whether it is dead for sure, and its record, if there is one, was told.
     is_told: bool,
-    record: Option<Box<ExitRecord>>,
+    record: Option<Box<Record>>,
     /// Whether it is gone for sure: its pid was given to another.
     is_gone: bool,
 }
@@ -169,10 +193,12 @@ pub struct Journal {
     /// Some of the known.
     changed: BTreeSet<u32>,
     new: BTreeMap<u32, New>,
-    /// So many were born.
-    births: u64,
-    /// Those of the known that were found gone just now before their records were told.
-    awaited: BTreeMap<u32, Option<Box<ExitRecord>>>,
+    /// So many were born. That it begins anew after 4 billion confuses nobody: they are not born in one interval.
+    births: u32,
+    /// The pids of the known that were found gone just now, sorted.
+    gone: Vec<u32>,
+    /// Those of them that were before their records were told.
+    awaited: BTreeMap<u32, Option<Box<Record>>>,
     /// The pids that went to others before the records of those that had them were told: these are the next of these pids. Those
     /// found in the last drain, and in this one.
     overdue: (BTreeSet<u32>, BTreeSet<u32>),
@@ -184,7 +210,7 @@ pub struct Journal {
     dead_max: usize,
     unseen: BTreeMap<Who, Unseen>,
     /// Records whose events may be yet to come, in the order in which they came.
-    records: VecDeque<ExitRecord>,
+    records: VecDeque<Record>,
 }
 
 impl Journal {
@@ -218,7 +244,7 @@ impl Journal {
     }
 
     /// Takes a record. Its process's birth may be told after it, before the next [`Journal::flush`].
-    pub fn record(&mut self, record: ExitRecord) {
+    pub fn record(&mut self, record: Record) {
         if self.has_begun {
             self.records.push_back(record);
         }
@@ -254,26 +280,39 @@ impl Journal {
         }
     }
 
-    /// Ends the interval: what happened in it. `is_gone` tells whether a process that died was waited for; `read` reads one
-    /// that exists, and if it is told that the process may have ended, makes sure that no thread has its pid. Those born since are
-    /// known from now on, if they could be read.
-    pub fn settle(
-        &mut self,
-        is_gone: &dyn Fn(u32) -> bool,
-        mut read: impl FnMut(u32, bool) -> Option<Stat>,
-    ) -> Changes {
+    /// Begins to end the interval: returns those that were known and are gone, with their records, sorted by pid. `is_gone` tells
+    /// whether a process that died was waited for.
+    pub fn let_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<Record>>)> {
         self.flush();
         self.prune(is_gone);
-        let gone = self.let_the_known_go(is_gone);
-        let births = self.read_the_new(&mut read);
-        self.make_known(&births, &gone);
+        let Self { ended, known, changed, gone: pids, awaited, .. } = self;
+        let gone = ended.extract_if(.., |pid, ended| ended.is_gone || is_gone(*pid));
+        awaited.clear();
+        let gone = gone.map(|(pid, ended)| {
+            pids.push(pid);
+            if ended.record.is_none() {
+                awaited.insert(pid, None);
+            }
+            known.remove(&pid);
+            changed.remove(&pid);
+            (pid, ended.record)
+        });
+        gone.collect()
+    }
+
+    /// Ends the interval: what else happened in it. `read` reads one that exists, and if it is told that the process may have ended,
+    /// makes sure that no thread has its pid. Those born since are known from now on, if they could be read: `born` takes them as
+    /// they are now.
+    pub fn settle(&mut self, read: impl FnMut(u32, bool) -> Option<Stat>, born: impl FnMut(Stat)) -> Changes {
+        let births = self.read_the_new(read, born);
+        self.make_known(&births);
         let changed = std::mem::take(&mut self.changed).into_iter();
         let changed = changed.map(|pid| (pid, self.ended.get(&pid).and_then(|ended| ended.record.clone()))).collect();
         let new = &self.new;
         let unseen = self.unseen.extract_if(.., |who, _| !matches!(who, Who::New(pid) if new.contains_key(pid)));
         let unseen = unseen.collect();
         self.dead_max = DEAD_MAX;
-        Changes { gone, changed, births, unseen }
+        Changes { changed, births, unseen }
     }
 
     /// This one is to be read again at the next gather.
@@ -309,7 +348,7 @@ impl Journal {
 
     /// Whether it exists, or was known and is gone: something stands for it. `birth`: which of those born so far one of the new was,
     /// since its pid may be another's by now.
-    fn stands(&self, who: Who, birth: Option<u64>) -> bool {
+    fn stands(&self, who: Who, birth: Option<u32>) -> bool {
         match who {
             Who::Known(pid) => self.known.contains(&pid),
             Who::New(pid) => self.birth(pid) == birth,
@@ -317,7 +356,7 @@ impl Journal {
     }
 
     /// Which of those born so far the one with this pid is, if it is one of the new.
-    fn birth(&self, pid: u32) -> Option<u64> {
+    fn birth(&self, pid: u32) -> Option<u32> {
         self.new.get(&pid).map(|new| new.birth)
     }
 
@@ -330,8 +369,8 @@ impl Journal {
         }
         let ancestor = self.who(parent);
         self.descent.extend(ancestor.map(|ancestor| (ancestor, child)));
-        self.births = self.births.saturating_add(1);
-        self.new.insert(child, New { ancestor, ended: false, record: None, parent: None, birth: self.births });
+        self.births = self.births.wrapping_add(1);
+        self.new.insert(child, New { ancestor, ended: false, end: None, birth: self.births });
     }
 
     /// The pid is given to another: whoever had it died, and was waited for.
@@ -384,7 +423,7 @@ impl Journal {
     }
 
     /// A process ended.
-    fn end(&mut self, exit: ExitRecord) {
+    fn end(&mut self, exit: Record) {
         if self.overdue.0.remove(&exit.pid) {
             return; // it counts as one of which nothing is known
         }
@@ -399,7 +438,7 @@ impl Journal {
             Some(Who::New(pid)) => {
                 let parent = self.who(exit.parent).map(|parent| (parent, self.birth(exit.parent)));
                 if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
-                    (new.ended, new.record, new.parent) = (true, Some(Box::new(exit)), parent);
+                    (new.ended, new.end) = (true, Some(Box::new(End { record: exit, parent })));
                     self.dead.push(pid);
                 }
             }
@@ -435,12 +474,13 @@ impl Journal {
 
     /// One of the new is gone: others stand for it from now on.
     fn bury(&mut self, pid: u32) {
-        let Some((New { ancestor, record, parent, .. }, below)) = self.take_out(pid) else { return };
+        let Some((New { ancestor, end, .. }, below)) = self.take_out(pid) else { return };
+        let (record, parent) = end.map_or((None, None), |end| (Some(end.record), end.parent));
         let parent = parent.and_then(|(parent, birth)| self.stands(parent, birth).then_some(parent));
         if let Some(ancestor) = ancestor {
-            self.unseen.entry(ancestor).or_default().take_in(record.as_deref(), &below);
+            self.unseen.entry(ancestor).or_default().take_in(record.as_ref(), &below);
         }
-        let mut life = record.map(|record| Times::of(&record)).unwrap_or_default();
+        let mut life = record.map(|record| record.used).unwrap_or_default();
         life.add(below.lives);
         // Who was its parent is gone, so that it was an orphan when it was waited for: by whom, nobody knows.
         let (heir, orphaned) = if parent.is_some() { (parent, below.lives) } else { (ancestor, life) };
@@ -463,31 +503,23 @@ impl Journal {
         }
     }
 
-    /// Those of the known that are gone.
-    fn let_the_known_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<ExitRecord>>)> {
-        let Self { ended, known, changed, awaited, .. } = self;
-        let gone = ended.extract_if(.., |pid, ended| ended.is_gone || is_gone(*pid));
-        awaited.clear();
-        let gone = gone.map(|(pid, ended)| {
-            if ended.record.is_none() {
-                awaited.insert(pid, None);
-            }
-            known.remove(&pid);
-            changed.remove(&pid);
-            (pid, ended.record)
-        });
-        gone.collect()
-    }
-
     /// Reads those of the new that exist.
-    fn read_the_new(&mut self, read: &mut impl FnMut(u32, bool) -> Option<Stat>) -> Vec<Birth> {
+    fn read_the_new(
+        &mut self,
+        mut read: impl FnMut(u32, bool) -> Option<Stat>,
+        mut born: impl FnMut(Stat),
+    ) -> Vec<Birth> {
         let is_dead = |stat: &Stat| stat.is_zombie() || stat.exiting;
         let mut births = Vec::with_capacity(self.new.len());
         let mut others = Vec::new();
         for (pid, new) in &self.new {
             match read(*pid, new.ended) {
-                Some(stat) if new.record.is_some() && !is_dead(&stat) => others.push(*pid),
-                Some(stat) => births.push(Birth { stat, ancestor: new.ancestor, record: new.record.clone() }),
+                Some(stat) if new.end.is_some() && !is_dead(&stat) => others.push(*pid),
+                Some(stat) => {
+                    let record = new.end.as_ref().map(|end| Box::new(end.record.clone()));
+                    births.push(Birth { id: stat.id, ancestor: new.ancestor, record });
+                    born(stat);
+                }
                 None => {}
             }
         }
@@ -495,7 +527,7 @@ impl Journal {
             self.bury(pid); // a thread of another process has its pid
         }
         for place in 0..births.len() {
-            let ancestor = births.get(place).and_then(|birth| self.read_ancestor(birth.stat.id.pid, &births));
+            let ancestor = births.get(place).and_then(|birth| self.read_ancestor(birth.id.pid, &births));
             if let Some(birth) = births.get_mut(place) {
                 birth.ancestor = ancestor;
             }
@@ -505,7 +537,7 @@ impl Journal {
 
     /// The nearest ancestor by birth of one of the new, of those that were read (sorted by pid) or known before.
     fn read_ancestor(&self, pid: u32, births: &[Birth]) -> Option<Who> {
-        let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.stat.id.pid).is_ok();
+        let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.id.pid).is_ok();
         let above = |pid: &u32| match self.new.get(pid)?.ancestor {
             Some(Who::New(pid)) => Some(pid),
             _ => None,
@@ -514,20 +546,21 @@ impl Journal {
         self.new.get(&unread.last()?)?.ancestor
     }
 
-    fn make_known(&mut self, births: &[Birth], gone: &[(u32, Option<Box<ExitRecord>>)]) {
-        for Birth { stat, .. } in births {
-            let pid = stat.id.pid;
+    fn make_known(&mut self, births: &[Birth]) {
+        for pid in births.iter().map(|birth| birth.id.pid) {
             self.known.insert(pid);
-            if let Some(New { ended: true, record, .. }) = self.new.remove(&pid) {
+            if let Some(New { ended: true, end, .. }) = self.new.remove(&pid) {
+                let record = end.map(|end| Box::new(end.record));
                 self.ended.insert(pid, Ended { is_told: record.is_some(), record, is_gone: false });
             }
         }
         self.descent.clear();
+        let gone = std::mem::take(&mut self.gone);
         for (pid, new) in &mut self.new {
             // One that went away just now can still be told by its pid until the next time.
             new.ancestor = new.ancestor.and_then(|ancestor| match ancestor {
                 Who::New(pid) | Who::Known(pid) if self.known.contains(&pid) => Some(Who::Known(pid)),
-                Who::Known(pid) if !gone.iter().any(|(gone, _)| *gone == pid) => None,
+                Who::Known(pid) if gone.binary_search(&pid).is_err() => None,
                 Who::Known(_) | Who::New(_) => Some(ancestor),
             });
             self.descent.extend(new.ancestor.map(|ancestor| (ancestor, *pid)));
@@ -539,8 +572,6 @@ impl Journal {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::kernel::taskstats::Delays;
-
     use Who::{Known, New as Born};
 
     /// A host in which 1, 10 and 11 were known when it began; 10 is the parent of 11.
@@ -550,13 +581,19 @@ mod tests {
         there: Vec<(u32, char)>,
     }
 
+    struct Settled {
+        gone: Vec<(u32, Option<Box<Record>>)>,
+        changed: Vec<(u32, Option<Box<Record>>)>,
+        births: Vec<Birth>,
+        unseen: Vec<(Who, Unseen)>,
+    }
+
     fn stat(pid: u32, state: char) -> Stat {
         Stat::parse(format!("{pid} (x) {state} 1 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 {pid} 0 5\n").as_bytes()).unwrap()
     }
 
-    fn record(pid: u32, parent: u32, cpu: u64) -> ExitRecord {
-        let delays = Delays { values: [cpu; COUNTERS], known: COUNTERS };
-        ExitRecord { pid, parent, elapsed: 0, cpu, utime: cpu, stime: 0, delays }
+    fn record(pid: u32, parent: u32, cpu: u64) -> Record {
+        Record { pid, parent, used: Times { cpu, user: cpu, system: 0 }, delays: Some(Box::new([cpu; COUNTERS])) }
     }
 
     impl Told {
@@ -604,14 +641,14 @@ mod tests {
             self
         }
 
-        fn settle(&mut self) -> Changes {
+        fn settle(&mut self) -> Settled {
             let there = self.there.clone();
             let find = |pid: u32| there.iter().find(|(there, _)| *there == pid);
-            let mut changes = self.journal.settle(&|pid| find(pid).is_none(), |pid, _| Some(stat(pid, find(pid)?.1)));
-            changes.births.sort_by_key(|birth| birth.stat.id);
-            changes.unseen.sort_by_key(|(who, _)| *who);
-            changes.gone.sort_by_key(|(pid, _)| *pid);
-            changes
+            let gone = self.journal.let_go(&|pid| find(pid).is_none());
+            let read = |pid: u32, _| Some(stat(pid, find(pid)?.1));
+            let Changes { changed, births, mut unseen } = self.journal.settle(read, drop);
+            unseen.sort_by_key(|(who, _)| *who);
+            Settled { gone, changed, births, unseen }
         }
 
         /// Who stands for how many, with what they used, and the lives and orphaned lives that its parenthood gives it.
@@ -675,7 +712,7 @@ mod tests {
         let sums: Vec<_> = changes.unseen.iter().map(|(who, unseen)| (*who, unseen.count, unseen.used.cpu)).collect();
         assert_eq!(sums, [(Known(10), 1, 5), (Known(11), 1, 7)]);
         assert_eq!(changes.births.len(), 1);
-        assert_eq!((changes.births[0].stat.id.pid, changes.births[0].ancestor), (20, Some(Known(1))));
+        assert_eq!((changes.births[0].id.pid, changes.births[0].ancestor), (20, Some(Known(1))));
     }
 
     #[test]
@@ -685,7 +722,7 @@ mod tests {
         told.live(11, 20, 3).end(11, 10, 50).reap(11).fork(10, 11).live(11, 21, 4);
         let changes = told.settle();
         assert_eq!(changes.gone, [(11, Some(Box::new(record(11, 10, 50))))]);
-        assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [11]);
+        assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [11]);
         let sums: Vec<_> = changes.unseen.iter().map(|(who, unseen)| (*who, unseen.used.cpu)).collect();
         assert_eq!(sums, [(Known(11), 3), (Born(11), 4)]);
         // From now on the new one is the known one.
@@ -713,8 +750,8 @@ mod tests {
         let mut journal = Journal::default();
         journal.begin(true, [stat(10, 'S'), stat(11, 'Z')].iter());
         journal.settled();
-        assert!(journal.settle(&|_| false, |_, _| None).gone.is_empty());
-        assert_eq!(journal.settle(&|pid| pid == 11, |_, _| None).gone, [(11, None)]);
+        assert!(journal.let_go(&|_| false).is_empty());
+        assert_eq!(journal.let_go(&|pid| pid == 11), [(11, None)]);
     }
 
     #[test]
@@ -727,7 +764,7 @@ mod tests {
                 told.journal.event(Event::Exec { pid });
             }
             let changes = told.settle();
-            assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [20]);
+            assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [20]);
             assert_eq!((changes.changed, changes.gone), (vec![(11, None)], vec![]));
         }
     }
@@ -773,9 +810,10 @@ mod tests {
         journal.event(Event::Fork { parent: 10, child: 13 });
         journal.flush();
         journal.settled();
-        let changes = journal.settle(&|_| false, |pid, _| Some(stat(pid, 'S')));
-        assert!(changes.unseen.is_empty() && changes.gone.is_empty());
-        assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [13]);
+        assert!(journal.let_go(&|_| false).is_empty());
+        let changes = journal.settle(|pid, _| Some(stat(pid, 'S')), drop);
+        assert!(changes.unseen.is_empty());
+        assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [13]);
     }
 
     #[test]
@@ -784,7 +822,7 @@ mod tests {
         told.fork(10, 20).exit(20).reap(20).fork(10, 21).exit(21);
         let changes = told.exit(11).reap(11).settle();
         assert_eq!(changes.gone, [(11, None)]);
-        assert_eq!(changes.births.iter().map(|birth| birth.stat.id.pid).collect::<Vec<_>>(), [21]);
+        assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [21]);
         assert_eq!(changes.unseen, [(Known(10), Unseen { count: 1, ..Unseen::default() })]);
     }
 
@@ -831,7 +869,8 @@ mod tests {
         // forked twice, and the one in the middle was waited for after it was asked for and before it was read
         let mut told = Told::begin(true);
         told.fork(10, 20).fork(20, 21).end(20, 10, 1);
-        let changes = told.journal.settle(&|_| false, |pid, _| (pid == 21).then(|| stat(21, 'S')));
+        told.journal.let_go(&|_| false);
+        let changes = told.journal.settle(|pid, _| (pid == 21).then(|| stat(21, 'S')), drop);
         assert_eq!(changes.births[0].ancestor, Some(Known(10)));
     }
 
@@ -895,10 +934,7 @@ mod tests {
         told.fork(10, 20).reap(20).fork(11, 20).flush();
         told.journal.record(record(20, 10, 5));
         let changes = told.flush().settle();
-        assert_eq!(
-            changes.births.iter().map(|birth| (birth.stat.id.pid, &birth.record)).collect::<Vec<_>>(),
-            [(20, &None)]
-        );
+        assert_eq!(changes.births.iter().map(|birth| (birth.id.pid, &birth.record)).collect::<Vec<_>>(), [(20, &None)]);
         assert_eq!(told.end(20, 11, 7).reap(20).settle().gone, [(20, Some(Box::new(record(20, 11, 7))))]);
     }
 
@@ -907,10 +943,12 @@ mod tests {
         let mut told = Told::begin(false);
         told.fork(10, 20).fork(10, 21).exit(21);
         let mut asked = Vec::new();
-        told.journal.settle(&|_| false, |pid, may_have_ended| {
+        told.journal.let_go(&|_| false);
+        let read = |pid, may_have_ended| {
             asked.push((pid, may_have_ended));
             None
-        });
+        };
+        told.journal.settle(read, drop);
         assert_eq!(asked, [(20, false), (21, true)]);
     }
 }

@@ -15,6 +15,7 @@ use telegraf_taskstats::host::Host;
 use telegraf_taskstats::kernel::clock::SystemClock;
 use telegraf_taskstats::kernel::{capability, own};
 use telegraf_taskstats::log::{Level, say, wait_for_reader};
+use telegraf_taskstats::output::Measurement;
 use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
 
 /// The configuration is wrong.
@@ -83,7 +84,7 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
 fn open(settings: &Settings, accounting: AccountBy) -> anyhow::Result<Host> {
     let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock));
     let mut host = host.with_context(|| format!("Cannot open {}", settings.proc_root.display()))?;
-    host.listen(accounting);
+    host.listen(accounting, settings.wants(Measurement::Taskstat));
     Ok(host)
 }
 

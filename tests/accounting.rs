@@ -21,12 +21,10 @@ use telegraf_taskstats::agent::Agent;
 use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::Settings;
 use telegraf_taskstats::host::Host;
-use telegraf_taskstats::journal::{Changes, Journal, Who};
+use telegraf_taskstats::journal::{Changes, Journal, Record, Times, Who};
 use telegraf_taskstats::kernel::clock::Clock;
-use telegraf_taskstats::kernel::exit_records::ExitRecord;
 use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::stat::{Identity, Stat, TICK};
-use telegraf_taskstats::kernel::taskstats::{COUNTERS, Delays};
 use telegraf_taskstats::processes::Presence;
 
 use watched::FakeProc;
@@ -104,7 +102,7 @@ struct Kernel {
     gathers: u64,
     processes: BTreeMap<u32, Process>,
     events: Vec<Event>,
-    records: Vec<ExitRecord>,
+    records: Vec<Record>,
     /// CPU used by the tree since the last gather: nobody else uses any.
     burnt: u64,
     /// The marks that the picture is to have: who uses how much, and who is charged how much for whom.
@@ -164,8 +162,8 @@ impl Kernel {
     /// exit(2): a record, and the children go to init.
     fn exit(&mut self, pid: u32) {
         let Process { ppid, own, .. } = *self.run(pid);
-        let delays = Delays { values: [0; COUNTERS], known: COUNTERS };
-        self.records.push(ExitRecord { pid, parent: ppid, elapsed: 0, cpu: own, utime: own, stime: 0, delays });
+        let used = Times { cpu: own, user: own, system: 0 };
+        self.records.push(Record { pid, parent: ppid, used, delays: None });
         for child in self.processes.values_mut().filter(|child| child.ppid == pid) {
             child.ppid = INIT;
         }
@@ -328,20 +326,21 @@ impl Follower {
         }
         let kernel = RefCell::new(kernel);
         let is_gone = |pid| !kernel.borrow().processes.contains_key(&pid);
-        let Changes { gone, births, unseen, .. } = self.journal.settle(&is_gone, |pid, _| kernel.borrow().stat(pid));
+        let gone = self.journal.let_go(&is_gone);
+        let Changes { births, unseen, .. } = self.journal.settle(|pid, _| kernel.borrow().stat(pid), drop);
         let later = self.journal.conclude(&is_gone, std::iter::empty());
         assert!(later.records.is_empty() && later.unseen.is_empty(), "nothing happens meanwhile");
         let kernel = kernel.into_inner();
         let member = |pid: u32| self.members.keys().find(|id| id.pid == pid).copied();
         let last = gone.into_iter().filter_map(|(pid, record)| {
             let record = record.expect("a record");
-            Some(LastSight { id: member(pid)?, ppid: record.parent, own: record.cpu, newborn: false })
+            Some(LastSight { id: member(pid)?, ppid: record.parent, own: record.used.cpu, newborn: false })
         });
         let last = last.collect();
         for birth in births {
             let above = birth.ancestor.map(|(Who::Known(pid) | Who::New(pid))| pid).expect("an ancestor");
             assert!(self.members.keys().any(|id| id.pid == above), "of the tree");
-            self.members.insert(birth.stat.id, above);
+            self.members.insert(birth.id, above);
         }
         let unseen = unseen.into_iter().map(|(Who::Known(pid) | Who::New(pid), sums)| Unseen {
             id: *self.members.keys().find(|id| id.pid == pid).expect("a member"),

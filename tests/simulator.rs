@@ -56,7 +56,7 @@ impl Plugin {
         sights.sort_unstable_by_key(|sight| sight.id);
         let known: BTreeMap<_, _> = sights.iter().map(|sight| (sight.id.pid, sight.id.start)).collect();
         let presence = |id: Identity| {
-            if known.get(&id.pid) == Some(&id.start) {
+            if known.get(&id.pid) == Some(&{ id.start }) {
                 Presence::Here
             } else if listed.contains(&id.pid) {
                 Presence::Vanished

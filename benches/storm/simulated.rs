@@ -6,14 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use telegraf_taskstats::journal::Journal;
+use telegraf_taskstats::journal::{Journal, Record, Times};
 use telegraf_taskstats::kernel::clock::{Clock, SystemClock};
-use telegraf_taskstats::kernel::exit_records::ExitRecord;
 use telegraf_taskstats::kernel::own;
 use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::procfs::Proc;
 use telegraf_taskstats::kernel::stat::TICK;
-use telegraf_taskstats::kernel::taskstats::{COUNTERS, Delays};
+use telegraf_taskstats::kernel::taskstats::COUNTERS;
 use telegraf_taskstats::processes::Processes;
 
 use crate::goals::Goals;
@@ -146,9 +145,9 @@ impl Host {
     }
 
     fn die(&mut self, pid: u32, parent: u32) {
-        let delays = Delays { values: [1; COUNTERS], known: COUNTERS };
-        let (cpu, elapsed) = (5_000_000, 6_000_000);
-        self.journal.record(ExitRecord { pid, parent, elapsed, cpu, utime: cpu, stime: 0, delays });
+        let cpu = 5_000_000;
+        let used = Times { cpu, user: cpu, system: 0 };
+        self.journal.record(Record { pid, parent, used, delays: Some(Box::new([1; COUNTERS])) });
         self.journal.event(Event::Exit { pid, parent: Some(parent) });
         self.gone.insert(pid);
     }

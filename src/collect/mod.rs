@@ -372,7 +372,7 @@ fn deaths(processes: &Processes, of: fn(&Times) -> u64) -> Deaths {
     let last = processes.gone().map(|(id, record)| LastSight {
         id,
         ppid: record.parent,
-        own: of(&Times::of(record)),
+        own: of(&record.used),
         newborn: processes.is_newborn(id),
     });
     let unseen = processes.unseen().map(|(id, unseen)| Unseen {

@@ -27,7 +27,7 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
         id: stat.id,
         ppid: stat.ppid,
         origin: processes.origin(stat),
-        own: stat.cpu().max(exact.map_or(0, |exact| exact.oncpu)).max(recorded.map_or(0, |record| record.cpu)),
+        own: stat.cpu().max(exact.map_or(0, |exact| exact.oncpu)).max(recorded.map_or(0, |record| record.used.cpu)),
         reaped: stat.cutime.saturating_add(stat.cstime),
         zombie: stat.is_zombie(),
         newborn: processes.is_newborn(stat.id),

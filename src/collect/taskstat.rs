@@ -86,8 +86,8 @@ impl Taskstat {
             }
         }
         for (id, outcome) in ids.iter().zip(&mut outcomes) {
-            if let Some(record) = look.processes.record(*id) {
-                *outcome = Outcome::Known(Counts(record.delays.values));
+            if let Some(delays) = look.processes.record(*id).and_then(|record| record.delays.as_ref()) {
+                *outcome = Outcome::Known(Counts(**delays));
             } else if matches!(outcome, Outcome::Known(counts) if !self.is_of_the_living(*id, counts, look)) {
                 *outcome = Outcome::Gone;
             }
@@ -130,9 +130,9 @@ impl Taskstat {
         processes: &'a Processes,
     ) -> impl Iterator<Item = (Identity, bool, Outcome<Counts>)> + 'a {
         let known = processes.gone().filter(|(id, _)| self.counters.last(*id).is_some() || processes.is_newborn(*id));
-        known.map(|(id, record)| {
-            let newborn = processes.is_newborn(id);
-            (id, newborn, Outcome::Known(Counts(record.delays.values)))
+        known.filter_map(|(id, record)| {
+            let delays = record.delays.as_ref()?;
+            Some((id, processes.is_newborn(id), Outcome::Known(Counts(**delays))))
         })
     }
 

@@ -40,6 +40,16 @@ pub fn give_memory_back() {
     }
 }
 
+/// Gives back whatever is free now, in small pieces too, so far as these are whole pages together: glibc keeps them otherwise.
+pub fn give_all_memory_back() {
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    #[allow(unsafe_code)]
+    // SAFETY: it touches nothing but what is free.
+    unsafe {
+        libc::malloc_trim(0);
+    }
+}
+
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 mod tests {

@@ -42,12 +42,16 @@ enum File {
         /// How often in a row it was as before.
         still: u8,
     },
-    Schedstat {
-        file: SchedstatFile,
-        seen: Schedstat,
-        /// When the stat was read, ns.
-        read: u64,
-    },
+    Schedstat(Box<Doze>),
+}
+
+/// One that sleeps, as it was when its stat was read.
+#[derive(Debug)]
+struct Doze {
+    file: SchedstatFile,
+    seen: Schedstat,
+    /// When that was, ns.
+    read: u64,
 }
 
 #[derive(Debug, Default)]
@@ -70,7 +74,7 @@ impl Files {
 
     #[cfg(test)]
     pub(super) fn is_dozing(&self, pid: u32) -> bool {
-        matches!(self.held.get(&pid), Some(Held { file: File::Schedstat { .. }, .. }))
+        matches!(self.held.get(&pid), Some(Held { file: File::Schedstat(_), .. }))
     }
 
     pub(super) fn close(&mut self, pid: u32) {
@@ -80,6 +84,7 @@ impl Files {
     /// Closes those of all others; sorted by pid.
     pub(super) fn keep(&mut self, ids: &[Identity]) {
         self.held.retain(|pid, _| ids.binary_search_by_key(pid, |id| id.pid).is_ok());
+        self.held.shrink_to_fit(); // the places of those that were closed would make it grow
     }
 
     /// Reads a process's stat, through its file if that is held open; a new one may have taken its pid since. `holds` says whether one
@@ -103,17 +108,24 @@ impl Files {
         Ok(Some(stat))
     }
 
-    /// Reads a process that is known to be as it was when it was last read, but for what itself has done since; at a time (ns).
-    pub(super) fn read(&mut self, proc: &mut Proc, known: &Stat, now: u64) -> io::Result<Read> {
+    /// Reads a process that is known to be as it was when it was last read, but for what itself has done since; at a time (ns). `holds`
+    /// as above.
+    pub(super) fn read(
+        &mut self,
+        proc: &mut Proc,
+        known: &Stat,
+        now: u64,
+        holds: impl Fn(&Stat) -> bool,
+    ) -> io::Result<Read> {
         let pid = known.id.pid;
         let patience = match self.held.get_mut(&pid) {
             Some(Held { file: File::Stat { still, .. }, patience }) if *still >= *patience => {
                 return self.doze(proc, known, now);
             }
-            Some(Held { file: File::Schedstat { file, seen, read }, patience }) => match proc.schedstat_in(file)? {
-                Some(same) if same == *seen && now.saturating_sub(*read) < REFRESH => return Ok(Read::Same),
-                Some(same) if same == *seen => {
-                    (*read, *patience) = (now, PATIENCE);
+            Some(Held { file: File::Schedstat(doze), patience }) => match proc.schedstat_in(&doze.file)? {
+                Some(same) if same == doze.seen && now.saturating_sub(doze.read) < REFRESH => return Ok(Read::Same),
+                Some(same) if same == doze.seen => {
+                    (doze.read, *patience) = (now, PATIENCE);
                     return Ok(open(proc, pid)?.map_or(Read::Gone, |(stat, _)| Read::Stat(stat)));
                 }
                 // It has run, or the file is of one that had this pid before.
@@ -122,7 +134,7 @@ impl Files {
             Some(Held { patience, .. }) => *patience,
             None => PATIENCE,
         };
-        let Some(stat) = self.stat(proc, pid, |_| true)? else { return Ok(Read::Gone) };
+        let Some(stat) = self.stat(proc, pid, holds)? else { return Ok(Read::Gone) };
         if let Some(Held { file: File::Stat { still, .. }, patience: before }) = self.held.get_mut(&pid) {
             *before = patience;
             *still = if sleeps(&stat, known) { still.saturating_add(1) } else { 0 };
@@ -141,10 +153,10 @@ impl Files {
         if let Some(Held { file, .. }) = self.held.get_mut(&pid) {
             match (schedstat, file) {
                 (Some((seen, schedstat)), file) if sleeps(&stat, known) => {
-                    *file = File::Schedstat { file: schedstat, seen, read: now };
+                    *file = File::Schedstat(Box::new(Doze { file: schedstat, seen, read: now }));
                 }
                 (_, File::Stat { still, .. }) => *still = 0,
-                (_, File::Schedstat { .. }) => {}
+                (_, File::Schedstat(_)) => {}
             }
         }
         Ok(Read::Stat(stat))

@@ -12,13 +12,16 @@ mod table;
 use std::collections::BTreeMap;
 use std::io;
 
-use crate::journal::{Birth, Changes, Journal, Later, Unseen, Who};
+use crate::journal::{Changes, Journal, Later, Record, Unseen, Who};
 use crate::kernel::clock::Clock;
-use crate::kernel::exit_records::ExitRecord;
+use crate::kernel::own;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat, TICK};
 use files::{Files, Read, open};
 use table::Table;
+
+/// After so many births it is worth a fifth of a millisecond to give back what is free.
+const MANY: usize = 1000;
 
 /// What is known of a process seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -35,7 +38,7 @@ pub enum Presence {
 #[derive(Debug, Default)]
 pub struct Processes {
     table: Table,
-    /// Every pid that was there before the reading began, sorted.
+    /// Every pid that a scan found there before it read any, sorted.
     listed: Vec<u32>,
     /// The pids of those that are as they were, since they could not be read. Sorted.
     stale: Vec<u32>,
@@ -48,9 +51,9 @@ pub struct Processes {
     /// Their files, so far as they are held open.
     files: Files,
     /// The exit records of those that are dead and not reaped.
-    records: BTreeMap<Identity, Box<ExitRecord>>,
-    /// Those that went away since the last gather, with their exit records.
-    gone: BTreeMap<Identity, Box<ExitRecord>>,
+    records: BTreeMap<Identity, Box<Record>>,
+    /// Those that went away since the last gather, with their exit records. Sorted by pid.
+    gone: Vec<(Identity, Record)>,
     /// Those that went away while they were to be read, sorted by pid.
     vanished: Vec<Identity>,
     /// The parents of those of them that were zombies: who has adopted one since its record was made is what its stat says.
@@ -125,7 +128,7 @@ impl Processes {
     ) -> Option<io::Error> {
         let departed = std::mem::take(&mut self.departed);
         self.begin(now);
-        self.is_scanned = false;
+        (self.is_scanned, self.listed) = (false, Vec::new());
         let (mut failed, mut unread) = (None, Vec::new());
         let mut look = |pid, may_have_ended| match open(proc, pid) {
             // A thread's stat has what all the threads of its process have used.
@@ -137,19 +140,28 @@ impl Processes {
                 None
             }
         };
-        let Changes { gone, changed, births, unseen } = journal.settle(is_gone, &mut look);
-        // By what the table was: the pid of one that was known may be another's by now.
+        let gone = journal.let_go(is_gone);
+        let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
+        let orphans: Vec<_> = orphans.collect();
+        self.let_go(gone);
+        let Changes { changed, births, unseen } = journal.settle(&mut look, |stat| self.table.add(stat));
+        // By what the table was: the pid of one that was known may be another's when those that were added are found.
         let before = |who| match who {
-            Who::Known(pid) => self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&departed, pid)),
+            Who::Known(pid) => {
+                let departed = || with_pid(&self.departed, pid).or_else(|| with_pid(&departed, pid));
+                self.get(pid).map(|stat| stat.id).or_else(departed)
+            }
             Who::New(_) => None,
         };
         let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
-        let ancestors = births.iter().filter_map(|birth| Some((birth.stat.id, birth.ancestor?)));
+        let ancestors = births.iter().filter_map(|birth| Some((birth.id, birth.ancestor?)));
         let ancestors: Vec<_> = ancestors.map(|(id, who)| (id, who, before(who))).collect();
-        let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
-        let changed: Vec<_> = orphans.chain(changed).collect();
-        self.replace(gone, births);
-        for (pid, record) in changed {
+        self.table.find_added();
+        if births.len() > MANY {
+            own::give_all_memory_back(); // what the journal knew of them was in small pieces
+        }
+        self.records.extend(births.into_iter().filter_map(|birth| Some((birth.id, birth.record?))));
+        for (pid, record) in orphans.into_iter().chain(changed) {
             self.look_again(pid, record, &mut look);
             // The dead have no children, waited for or not.
             if self.get(pid).is_some_and(Stat::is_zombie) {
@@ -161,8 +173,6 @@ impl Processes {
         let is_homeless = |stat: &&Stat| stat.ppid > 0 && self.table.get(stat.ppid).is_none();
         let homeless = ancestors.iter().filter_map(|(id, ..)| self.get(id.pid)).filter(is_homeless);
         homeless.map(|stat| stat.id.pid).chain(unread).for_each(|pid| journal.doubt(pid));
-        self.listed.clear();
-        self.listed.extend(self.table.pids());
         let now = |who, before: Option<Identity>| match who {
             Who::Known(_) => before,
             Who::New(pid) => self.get(pid).map(|stat| stat.id),
@@ -181,8 +191,8 @@ impl Processes {
         failed
     }
 
-    /// Takes out those that are gone and puts in those that were born since.
-    fn replace(&mut self, gone: Vec<(u32, Option<Box<ExitRecord>>)>, births: Vec<Birth>) {
+    /// Takes out those that are gone.
+    fn let_go(&mut self, gone: Vec<(u32, Option<Box<Record>>)>) {
         for (pid, record) in gone {
             self.files.close(pid);
             if let Some(Stat { id, ppid, .. }) = self.table.remove(pid) {
@@ -191,25 +201,16 @@ impl Processes {
                 let parent = self.records.remove(&id).map(|_| ppid);
                 self.gone.extend(record.map(|mut record| {
                     record.parent = parent.unwrap_or(record.parent);
-                    (id, record)
+                    (id, *record)
                 }));
             }
         }
         self.departed.sort_unstable();
-        let records = &mut self.records;
-        self.table.add(births.into_iter().map(|Birth { stat, record, .. }| {
-            records.extend(record.map(|record| (stat.id, record)));
-            stat
-        }));
+        self.gone.sort_unstable_by_key(|(id, _)| *id);
     }
 
     /// Reads one that is not what it was.
-    fn look_again(
-        &mut self,
-        pid: u32,
-        record: Option<Box<ExitRecord>>,
-        look: &mut impl FnMut(u32, bool) -> Option<Stat>,
-    ) {
+    fn look_again(&mut self, pid: u32, record: Option<Box<Record>>, look: &mut impl FnMut(u32, bool) -> Option<Stat>) {
         let Some(known) = self.table.get(pid).map(|stat| stat.id) else { return };
         if let Some(stat) = look(pid, false).filter(|stat| stat.id == known) {
             self.records.extend(record.map(|record| (stat.id, record)));
@@ -235,14 +236,16 @@ impl Processes {
         let mut order: Vec<_> = self.watched.iter().map(|id| (id.start, id.pid)).collect();
         order.sort_unstable();
         let mut failed = None;
-        let now = self.listings[0].unwrap_or_default();
+        let [now, previous, _] = self.listings;
+        // Whoever was just born may be gone by the next gather.
+        let holds = |stat: &Stat| !born_between(stat.id, previous, now);
         for (start, pid) in order {
             let id = Identity { pid, start };
             let Some(known) = self.get_exactly(id).copied() else { continue };
             let read = if may_doze {
-                self.files.read(proc, &known, now)
+                self.files.read(proc, &known, now.unwrap_or_default(), holds)
             } else {
-                self.files.stat(proc, pid, |_| true).map(|stat| stat.map_or(Read::Gone, Read::Stat))
+                self.files.stat(proc, pid, holds).map(|stat| stat.map_or(Read::Gone, Read::Stat))
             };
             match read {
                 Ok(Read::Stat(stat)) if stat.id == id => self.table.update(&stat),
@@ -275,9 +278,10 @@ impl Processes {
         for (pid, mut record) in records {
             if let Some(id) = with_pid(&self.departed, pid) {
                 record.parent = self.adopters.get(&id).copied().unwrap_or(record.parent);
-                self.gone.insert(id, record);
+                self.gone.push((id, *record));
             }
         }
+        self.gone.sort_unstable_by_key(|(id, _)| *id);
         for (pid, later) in unseen {
             if let Some(id) = self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&self.departed, pid)) {
                 self.unseen.entry(id).or_default().add_late(&later);
@@ -287,7 +291,7 @@ impl Processes {
 
     /// Ends a gather: what happened in it is of no use any more.
     pub fn end_gather(&mut self) {
-        self.gone = BTreeMap::new();
+        self.gone = Vec::new();
         self.unseen = BTreeMap::new();
         self.born_to = Vec::new();
         self.strays = Vec::new();
@@ -376,24 +380,25 @@ impl Processes {
     /// What became of a process seen before.
     #[must_use]
     pub fn presence(&self, id: Identity) -> Presence {
-        if self.get_exactly(id).is_some() {
-            Presence::Here
-        } else if self.listed.binary_search(&id.pid).is_ok() {
-            Presence::Vanished
-        } else {
-            Presence::Gone
+        let was_there = || self.listed.binary_search(&id.pid).is_ok() || with_pid(&self.vanished, id.pid).is_some();
+        match self.get(id.pid) {
+            Some(stat) if stat.id == id => Presence::Here,
+            Some(_) => Presence::Vanished,
+            None if was_there() => Presence::Vanished,
+            None => Presence::Gone,
         }
     }
 
     /// Those that went away since the last gather, of whom there is an exit record. Sorted by pid.
-    pub fn gone(&self) -> impl Iterator<Item = (Identity, &ExitRecord)> {
-        self.gone.iter().map(|(id, record)| (*id, record.as_ref()))
+    pub fn gone(&self) -> impl Iterator<Item = (Identity, &Record)> {
+        self.gone.iter().map(|(id, record)| (*id, record))
     }
 
     /// The exit record of a process that is gone since the last gather, or dead and not reaped.
     #[must_use]
-    pub fn record(&self, id: Identity) -> Option<&ExitRecord> {
-        self.gone.get(&id).or_else(|| self.records.get(&id)).map(Box::as_ref)
+    pub fn record(&self, id: Identity) -> Option<&Record> {
+        let gone = self.gone.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|index| self.gone.get(index));
+        gone.map(|(_, record)| record).or_else(|| self.records.get(&id).map(Box::as_ref))
     }
 
     /// What stands, at each of some processes, for those that were born and died since the last gather. Sorted by pid.
@@ -476,7 +481,7 @@ impl Marks {
 fn born_between(id: Identity, listing: Option<u64>, now: Option<u64>) -> bool {
     const SCAN: u64 = 60 * 100; // ticks that a scan may take after its listing
     let future = now.map_or(u64::MAX, |now| now / TICK + SCAN);
-    listing.is_some_and(|listing| (listing / TICK..future).contains(&id.start))
+    listing.is_some_and(|listing| (listing / TICK..future).contains(&{ id.start }))
 }
 
 #[cfg(test)]
@@ -676,9 +681,8 @@ mod tests {
         fs::write(root.join(format!("{pid}/stat")), text).unwrap();
     }
 
-    fn record(pid: u32, parent: u32) -> ExitRecord {
-        let delays = crate::kernel::taskstats::Delays { values: [0; crate::kernel::taskstats::COUNTERS], known: 0 };
-        ExitRecord { pid, parent, elapsed: 0, cpu: 7, utime: 7, stime: 0, delays }
+    fn record(pid: u32, parent: u32) -> Record {
+        Record { pid, parent, used: crate::journal::Times { cpu: 7, user: 7, system: 0 }, delays: None }
     }
 
     #[test]

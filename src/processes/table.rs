@@ -33,11 +33,6 @@ impl Table {
         self.by_pid.iter().filter_map(|(_, place)| self.at(*place as usize))
     }
 
-    /// By pid.
-    pub(super) fn pids(&self) -> impl Iterator<Item = u32> {
-        self.by_pid.iter().map(|(pid, _)| *pid)
-    }
-
     pub(super) fn place(&self, pid: u32) -> Option<usize> {
         let index = self.by_pid.binary_search_by_key(&pid, |(pid, _)| *pid).ok()?;
         self.by_pid.get(index).map(|(_, place)| *place as usize)
@@ -69,21 +64,27 @@ impl Table {
         }
     }
 
-    /// Adds processes, each once; of one whose pid is there already, replaces what is known of it.
-    pub(super) fn add(&mut self, stats: impl IntoIterator<Item = Stat>) {
-        let (known, new): (Vec<_>, Vec<_>) = stats.into_iter().partition(|stat| self.place(stat.id.pid).is_some());
-        for stat in &known {
-            self.update(stat);
-        }
-        for stat in new {
-            let place = u32::try_from(self.stats.len()).unwrap_or(u32::MAX); // there are fewer pids
-            self.by_pid.push((stat.id.pid, place));
-            self.by_parent.push(by_parent(&stat));
+    /// Adds a process; of one whose pid is there already, replaces what is known of it. A new one is found from
+    /// [`Table::find_added`] on, and only once may it be added before.
+    pub(super) fn add(&mut self, stat: Stat) {
+        if self.place(stat.id.pid).is_some() {
+            self.update(&stat);
+        } else {
             self.stats.push(stat);
         }
-        // What was sorted and what is new is merged, which is cheaper than to sort.
-        self.by_pid.sort();
-        self.by_parent.sort();
+    }
+
+    /// Has those found that were added.
+    pub(super) fn find_added(&mut self) {
+        let before = self.by_pid.len();
+        if self.len() > before {
+            let new = (0..).zip(&self.stats).skip(before);
+            self.by_pid.extend(new.clone().map(|(place, stat)| (stat.id.pid, place)));
+            self.by_parent.extend(new.map(|(_, stat)| by_parent(stat)));
+            // What was sorted and what is new is merged, which is cheaper than to sort.
+            self.by_pid.sort();
+            self.by_parent.sort();
+        }
     }
 
     pub(super) fn remove(&mut self, pid: u32) -> Option<Stat> {
@@ -135,7 +136,8 @@ mod tests {
                 match change {
                     0 => {
                         let some = [new, stat(pid + 40, pid, start), stat(pid + 80, ppid, start)];
-                        table.add(some);
+                        some.into_iter().for_each(|stat| table.add(stat));
+                        table.find_added();
                         map.extend(some.map(|stat| (stat.id.pid, stat)));
                     }
                     1 => {
@@ -145,7 +147,7 @@ mod tests {
                     2 => prop_assert_eq!(table.remove(pid), map.remove(&pid)),
                     _ => table = Table::of(map.values().rev().copied().collect()),
                 }
-                prop_assert!(table.iter().eq(map.values()) && table.pids().eq(map.keys().copied()));
+                prop_assert!(table.iter().eq(map.values()));
                 prop_assert_eq!(table.len(), map.len());
                 for pid in 0..130 {
                     prop_assert_eq!(table.get(pid), map.get(&pid));

@@ -5,8 +5,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use telegraf_taskstats::account::{Charge, Deaths, LastSight, Ledger, Sight, Unseen};
-use telegraf_taskstats::journal::{Birth, Changes, Journal, Later, Unseen as Sums, Who};
-use telegraf_taskstats::kernel::exit_records::ExitRecord;
+use telegraf_taskstats::journal::{Birth, Changes, Journal, Later, Record, Unseen as Sums, Who};
 use telegraf_taskstats::kernel::stat::{Identity, Stat, TICK};
 use telegraf_taskstats::processes::Presence;
 
@@ -22,8 +21,8 @@ pub struct Follower {
     all: BTreeMap<u32, Stat>,
     listed: BTreeSet<u32>,
     listings: [Option<u64>; 3],
-    records: BTreeMap<Identity, ExitRecord>,
-    gone: BTreeMap<Identity, ExitRecord>,
+    records: BTreeMap<Identity, Record>,
+    gone: BTreeMap<Identity, Record>,
     unseen: BTreeMap<Identity, Sums>,
     strays: Vec<(Identity, Identity)>,
     /// The parents of those that were dead when they were last read, and vanished: since their records were made they may
@@ -147,13 +146,14 @@ impl Follower {
             books.borrow_mut().extend(world.borrow().processes.get(&pid).map(|process| (stat.id, process.book)));
             Some(stat)
         };
-        let Changes { gone, changed, births, unseen } = self.journal.settle(&is_gone, |pid, _| look(pid));
+        let (gone, mut born) = (self.journal.let_go(&is_gone), Vec::new());
+        let Changes { changed, births, unseen } = self.journal.settle(|pid, _| look(pid), |stat| born.push(stat));
         let before = |who| match who {
             Who::Known(pid) => id_at(&self.all, pid).or_else(|| with_pid(departed, pid)),
             Who::New(_) => None,
         };
         let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
-        let ancestors = births.iter().filter_map(|birth| Some((birth.stat.id, birth.ancestor?)));
+        let ancestors = births.iter().filter_map(|birth| Some((birth.id, birth.ancestor?)));
         let ancestors: Vec<_> = ancestors.map(|(id, who)| (id, who, before(who))).collect();
         let is_gone = |pid: u32| gone.iter().any(|(gone, _)| *gone == pid);
         let orphans = self.all.values().filter(|stat| is_gone(stat.ppid)).map(|stat| (stat.id.pid, None));
@@ -163,14 +163,12 @@ impl Follower {
                 self.departed.insert(stat.id);
                 let was_dead = self.records.remove(&stat.id).is_some();
                 // Who has adopted it since is told by its stat only.
-                let parent = |record: &ExitRecord| if was_dead { stat.ppid } else { record.parent };
-                self.gone.extend(record.map(|r| (stat.id, ExitRecord { parent: parent(&r), ..*r })));
+                let parent = |record: &Record| if was_dead { stat.ppid } else { record.parent };
+                self.gone.extend(record.map(|r| (stat.id, Record { parent: parent(&r), ..*r })));
             }
         }
-        for Birth { stat, record, .. } in births {
-            self.records.extend(record.map(|record| (stat.id, *record)));
-            self.all.insert(stat.id.pid, stat);
-        }
+        self.records.extend(births.into_iter().filter_map(|Birth { id, record, .. }| Some((id, *record?))));
+        self.all.extend(born.into_iter().map(|stat| (stat.id.pid, stat)));
         for (pid, record) in changed {
             if let Some(known) = self.all.get_mut(&pid)
                 && let Some(stat) = look(pid).filter(|stat| stat.id == known.id)
@@ -256,7 +254,7 @@ impl Follower {
         for (pid, record) in records {
             if let Some(id) = with_pid(vanished, pid) {
                 let parent = self.adopters.get(&id).copied().unwrap_or(record.parent);
-                self.gone.insert(id, ExitRecord { parent, ..*record });
+                self.gone.insert(id, Record { parent, ..*record });
             }
         }
         for (pid, later) in unseen {
@@ -284,7 +282,7 @@ impl Follower {
             id: stat.id,
             ppid: stat.ppid,
             origin: stray.map_or(stat.ppid, |(_, ancestor)| ancestor.pid),
-            own: stat.cpu().max(exact).max(record.map_or(0, |record| record.cpu)),
+            own: stat.cpu().max(exact).max(record.map_or(0, |record| record.used.cpu)),
             reaped: stat.cutime + stat.cstime,
             zombie: stat.is_zombie(),
             newborn: born_since(stat.id, previous),
@@ -314,7 +312,7 @@ impl Follower {
         let last = self.gone.iter().map(|(id, record)| LastSight {
             id: *id,
             ppid: record.parent,
-            own: record.cpu,
+            own: record.used.cpu,
             newborn: is_newborn(*id),
         });
         let unseen = self.unseen.iter().map(|(id, sums)| Unseen {

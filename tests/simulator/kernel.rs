@@ -3,10 +3,9 @@
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
-use telegraf_taskstats::kernel::exit_records::ExitRecord;
+use telegraf_taskstats::journal::{Record, Times as Used};
 use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::stat::{Identity, Stat, TICK};
-use telegraf_taskstats::kernel::taskstats::{COUNTERS, Delays};
 
 pub const INIT: u32 = 1;
 /// Not of the tree.
@@ -136,7 +135,7 @@ pub struct Kernel {
     /// Whether it tells of births and deaths.
     tells: bool,
     pub events: Vec<Event>,
-    pub records: Vec<ExitRecord>,
+    pub records: Vec<Record>,
     /// Whether the world goes on while the plugin is at work.
     pub goes_on: bool,
     /// Whether the plugin is at work. It takes far less time than it takes until a pid is used again.
@@ -357,8 +356,8 @@ impl Kernel {
         let utime = process.own.user.saturating_sub(tail / 2);
         let stime = (process.own.exact() - tail).saturating_sub(utime);
         let cpu = process.own.exact() - tail;
-        let delays = Delays { values: [0; COUNTERS], known: COUNTERS };
-        self.records.push(ExitRecord { pid, parent: process.ppid, elapsed: 0, cpu, utime, stime, delays });
+        let used = Used { cpu, user: utime, system: stime };
+        self.records.push(Record { pid, parent: process.ppid, used, delays: None });
         let book = &mut self.books[process.book];
         (book.tail, book.is_late) = (tail, self.is_between);
     }
