@@ -5,13 +5,14 @@
 use std::borrow::Cow;
 use std::fmt::Write;
 use std::ops::Range;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 /// Tags: what makes a series one. They are kept as they are written, escaped, each after a comma, by key:
-/// `,env=production,process_name=nginx`. Keys and values are clean, none is empty.
+/// `,env=production,process_name=nginx`. Keys and values are clean, none is empty. A copy costs nothing.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct Tags(String);
+pub struct Tags(Arc<str>);
 
 impl Tags {
     /// Sets a tag, cleaned; a value of which nothing is left takes the tag away. So two texts that would make the same
@@ -32,7 +33,7 @@ impl Tags {
             tags.extend([",", &key, "=", &value]);
         }
         tags.push_str(after);
-        Self(tags)
+        Self(tags.into())
     }
 
     /// The value of a tag.
@@ -44,7 +45,7 @@ impl Tags {
 
     /// Key and value of each, escaped, by key.
     fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        let mut rest = self.0.as_str();
+        let mut rest = &*self.0;
         std::iter::from_fn(move || {
             let (tag, others) = split(rest.strip_prefix(',')?, ',');
             let (key, value) = split(tag, '=');

@@ -46,7 +46,7 @@ impl CgroupGlob {
     }
 
     /// The processes of each cgroup that matches, under its own name.
-    pub(super) fn find(&self, view: &mut View) -> Vec<Found> {
+    pub(super) fn find<'a>(&self, view: &mut View<'a>) -> Vec<Found<'a>> {
         let fixed = PathBuf::from_iter(self.text.split('/').take_while(|part| filter::is_literal(part)));
         let found = in_first_hierarchy(view, |root, found| {
             if self.is_literal() {
@@ -69,15 +69,15 @@ impl CgroupGlob {
 }
 
 /// The processes of each cgroup found, under its own name; of the one that was meant, if it is not there, none.
-pub(super) fn groups(found: Vec<PathBuf>, meant: Option<&String>, view: &mut View) -> Vec<Found> {
-    let named = found.into_iter().map(|path| Found { name: Some(name_of(&path)), ..group(&path, view) });
+pub(super) fn groups<'a>(found: Vec<PathBuf>, meant: Option<&String>, view: &mut View<'a>) -> Vec<Found<'a>> {
+    let named = found.into_iter().map(|path| Found { name: Some(name_of(&path).into()), ..group(&path, view) });
     let named: Vec<_> = named.collect();
     match meant {
         Some(meant) if named.is_empty() => {
             if !view.incomplete {
                 view.complaints.add(Trouble::Absent, format!("No cgroup {meant:?} is found: nothing of it runs"));
             }
-            vec![Found { name: Some(name_of(Path::new(meant))), ..Found::default() }]
+            vec![Found { name: Some(name_of(Path::new(meant)).into()), ..Found::default() }]
         }
         _ => named,
     }
@@ -107,7 +107,7 @@ pub(super) fn in_first_hierarchy(
 }
 
 /// The processes of a cgroup. The zombies among them are not listed by the kernel: they are found by their parents.
-pub(super) fn group(path: &Path, view: &mut View) -> Found {
+pub(super) fn group<'a>(path: &Path, view: &mut View<'a>) -> Found<'a> {
     let Listed { pids, foreign, failed } = cgroup::processes(path);
     let mut found = Found { hidden: foreign || failed.is_some(), ..Found::default() };
     if let Some(error) = failed {

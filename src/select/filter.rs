@@ -151,18 +151,16 @@ impl Filters {
         given.into_iter().filter_map(|(key, value)| Some((key, value?)))
     }
 
-    /// Whether its comm passes, which the table has: a process of which it does not need not be copied from there.
-    pub(super) fn comm_passes(&self, stat: &Stat) -> bool {
-        self.pattern.as_ref().is_none_or(|pattern| pattern.0.is_match(stat.comm.as_bytes()))
-    }
-
     /// Keeps what passes; the cheapest question is asked first, and this plugin never passes.
-    pub(super) fn narrow(&mut self, processes: &mut Vec<Stat>, view: &mut View) {
-        processes.retain(|stat| Some(stat.id.pid) != view.own_pid && self.comm_passes(stat));
+    pub(super) fn narrow(&mut self, processes: &mut Vec<&Stat>, view: &mut View) {
         let Self { pattern, cmdline, exe, user } = self;
-        if let Some(pattern) = pattern.as_ref().filter(|pattern| pattern.can_never_match_comm()) {
-            let why = "matches nothing: comm has 15 bytes; use cmdline or exe";
-            view.complaints.add(Trouble::Failed, format!("The pattern {:?} {why}", pattern.as_str()));
+        processes.retain(|stat| Some(stat.id.pid) != view.own_pid);
+        if let Some(pattern) = pattern {
+            processes.retain(|stat| pattern.0.is_match(stat.comm.as_bytes()));
+            if pattern.can_never_match_comm() {
+                let why = "matches nothing: comm has 15 bytes; use cmdline or exe";
+                view.complaints.add(Trouble::Failed, format!("The pattern {:?} {why}", pattern.as_str()));
+            }
         }
         if let Some(user) = user {
             match user.uid() {

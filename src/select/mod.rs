@@ -64,8 +64,8 @@ pub enum Source {
 pub struct Target {
     /// What the user calls it in messages: the selector as written.
     pub label: String,
-    /// The name given; else what is found names itself.
-    pub name: Option<String>,
+    /// The tags of its series, if it was given a name; else what is found names itself.
+    tags: Option<Tags>,
     /// Where it looks.
     pub source: Source,
     /// What a process must be besides.
@@ -73,14 +73,14 @@ pub struct Target {
     /// How its series are written.
     pub output: Arc<Output>,
     /// The last name under which something was found, for a target that has no name of its own.
-    last_name: Option<String>,
+    last_name: Option<Arc<str>>,
 }
 
 /// What a target remembers, beyond its series.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// The last name under which something was found.
-    last_name: Option<String>,
+    last_name: Option<Arc<str>>,
     /// The processes that were accepted for each pidfile.
     accepted: BTreeMap<String, Vec<Identity>>,
 }
@@ -115,13 +115,13 @@ impl View<'_> {
 
 /// What a selector found under one name.
 #[derive(Debug, Default)]
-struct Found {
+struct Found<'a> {
     /// The name it was found under; else each root's comm.
-    name: Option<String>,
+    name: Option<Arc<str>>,
     /// Roots: their trees are members.
-    roots: Vec<Stat>,
+    roots: Vec<&'a Stat>,
     /// Members without their trees.
-    exact: Vec<Stat>,
+    exact: Vec<&'a Stat>,
     /// Those of them that were selected by themselves: each has lines of its own in scope "process".
     heads: Vec<Identity>,
     /// Cgroups whose processes these are, with the pids in each.
@@ -132,7 +132,7 @@ struct Found {
     incomplete: bool,
 }
 
-impl Found {
+impl Found<'_> {
     /// Takes in what was found under the same name.
     fn join(&mut self, other: Self) {
         self.roots.extend(other.roots);
@@ -167,7 +167,8 @@ impl Target {
     /// A target that has found nothing so far.
     #[must_use]
     pub fn new(label: String, name: Option<String>, source: Source, filters: Filters, output: Output) -> Self {
-        Self { label, name, source, filters, output: Arc::new(output), last_name: None }
+        let tags = name.map(|name| output.tags_of(&name));
+        Self { label, tags, source, filters, output: Arc::new(output), last_name: None }
     }
 
     /// What it selects by, as written.
@@ -236,9 +237,9 @@ impl Target {
     }
 
     /// Finds this target's processes, by name. Not `complete` any more: some of what it looks for may be there unseen.
-    fn find(&mut self, view: &mut View, complete: &mut bool) -> Vec<Found> {
+    fn find<'a>(&mut self, view: &mut View<'a>, complete: &mut bool) -> Vec<Found<'a>> {
         let mut found = match &mut self.source {
-            Source::All => vec![all(&self.filters, view)],
+            Source::All => vec![all(view)],
             Source::Pid(pid) => vec![pid::find(*pid, view)],
             Source::PidFile(file) => vec![file.find(view)],
             Source::PidDir(directory) => directory.find(view),
@@ -263,8 +264,8 @@ impl Target {
 
     /// What was found for a target with a name is one group. Else every group gets a name: its own, or the comm of each root; and
     /// a target that was written and found nothing is a group too, under the last name it had.
-    fn give_names(&mut self, mut found: Vec<Found>, incomplete: bool) -> Vec<Found> {
-        if self.name.is_some() {
+    fn give_names<'a>(&mut self, mut found: Vec<Found<'a>>, incomplete: bool) -> Vec<Found<'a>> {
+        if self.tags.is_some() {
             let mut all = found.pop().unwrap_or_default();
             found.drain(..).for_each(|group| all.join(group));
             all.incomplete |= incomplete;
@@ -283,7 +284,7 @@ impl Target {
             }
         }
         if named.is_empty() && self.is_one() {
-            let name = self.last_name.clone().unwrap_or_else(|| self.label.clone());
+            let name = self.last_name.clone().unwrap_or_else(|| self.label.as_str().into());
             named.push(Found { name: Some(name), incomplete, ..Found::default() });
         } else {
             self.last_name = named.last().and_then(|group| group.name.clone()).or_else(|| self.last_name.take());
@@ -303,23 +304,22 @@ impl Target {
     }
 }
 
-/// Every process that may pass, for the filters to narrow down.
-fn all(filters: &Filters, view: &mut View) -> Found {
+/// Every process, for filters to narrow down.
+fn all<'a>(view: &mut View<'a>) -> Found<'a> {
     if view.processes.get(INIT).is_none() && view.proc.is_hidden(INIT) {
         let hidden = "/proc hides processes of other users (hidepid), so no filter finds them";
         view.complaints.add(Trouble::Denied, format!("{hidden}; {}", pid::see_hidden()));
     }
-    let roots = view.processes.iter().filter(|stat| filters.comm_passes(stat)).copied().collect();
-    Found { roots, ..Found::default() }
+    Found { roots: view.processes.iter().collect(), ..Found::default() }
 }
 
-fn by_comm(processes: Vec<Stat>) -> Vec<Found> {
-    let mut groups = BTreeMap::<String, Vec<Stat>>::new();
+fn by_comm(processes: Vec<&Stat>) -> Vec<Found<'_>> {
+    let mut groups = BTreeMap::<String, Vec<&Stat>>::new();
     for process in processes {
         groups.entry(process.comm.to_text().into_owned()).or_default().push(process);
     }
     let groups = groups.into_iter();
-    groups.map(|(comm, roots)| Found { name: Some(comm), roots, ..Found::default() }).collect()
+    groups.map(|(comm, roots)| Found { name: Some(comm.into()), roots, ..Found::default() }).collect()
 }
 
 /// The measurements that are wanted of what targets find, or may find.
@@ -356,8 +356,8 @@ pub fn select(
     let mut selection = BTreeMap::<Tags, Selected>::new();
     for target in targets {
         for found in target.find(view, &mut complete) {
-            let name = target.name.as_ref().or(found.name.as_ref()).unwrap_or(&target.label);
-            let tags = target.output.tags_of(name);
+            let named = || target.output.tags_of(found.name.as_deref().unwrap_or(&target.label));
+            let tags = target.tags.clone().unwrap_or_else(named);
             let selected = selection.entry(tags).or_insert_with(|| Selected::none(Arc::clone(&target.output)));
             if selected.output != target.output {
                 Arc::make_mut(&mut selected.output).join(&target.output);
@@ -378,9 +378,9 @@ impl Selected {
         Self { roots, exact, ids, cgroups, hidden: false, incomplete: false, output }
     }
 
-    fn add(&mut self, found: Found) {
-        self.roots.extend(found.roots.iter().map(Picked::from));
-        self.exact.extend(found.exact.iter().map(Picked::from));
+    fn add(&mut self, found: Found<'_>) {
+        self.roots.extend(found.roots.iter().copied().map(Picked::from));
+        self.exact.extend(found.exact.iter().copied().map(Picked::from));
         self.ids.extend(found.roots.iter().map(|stat| stat.id).chain(found.heads));
         self.cgroups.extend(found.cgroups);
         self.hidden |= found.hidden;
@@ -446,7 +446,7 @@ mod tests {
     /// found are known.
     #[test]
     fn what_may_be_there_unseen_is_not_said_to_be_gone() {
-        let found = || vec![Found { name: Some("nginx".to_owned()), ..Found::default() }];
+        let found = || vec![Found { name: Some("nginx".into()), ..Found::default() }];
         let cases = [
             (target(None, "nginx"), found(), true),
             (target(Some("web"), "ng*"), found(), true),

@@ -10,7 +10,7 @@ pub(super) fn see_hidden() -> String {
     format!("it takes {capability}, or the group that the mount's gid= names; {remedy}")
 }
 
-pub(super) fn find(pid: u32, view: &mut View) -> Found {
+pub(super) fn find<'a>(pid: u32, view: &mut View<'a>) -> Found<'a> {
     let found = lookup(&[pid], view);
     if found.roots.is_empty() && !found.hidden && !found.incomplete {
         view.complaints.add(Trouble::Absent, format!("No process has the pid {pid}"));
@@ -19,11 +19,11 @@ pub(super) fn find(pid: u32, view: &mut View) -> Found {
 }
 
 /// The processes with these pids, and whether one of them exists but is hidden from us.
-pub(super) fn lookup(pids: &[u32], view: &mut View) -> Found {
+pub(super) fn lookup<'a>(pids: &[u32], view: &mut View<'a>) -> Found<'a> {
     let mut found = Found::default();
     for pid in pids {
         match view.processes.get(*pid) {
-            Some(stat) => found.roots.push(*stat),
+            Some(stat) => found.roots.push(stat),
             None if view.proc.is_hidden(*pid) => {
                 found.hidden = true;
                 view.complaints.add(Trouble::Denied, hidden(*pid));

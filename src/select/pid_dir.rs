@@ -43,7 +43,7 @@ impl PidDir {
     }
 
     /// The processes of each file that is there now. A directory that cannot be read has none.
-    pub(super) fn find(&mut self, view: &mut View) -> Vec<Found> {
+    pub(super) fn find<'a>(&mut self, view: &mut View<'a>) -> Vec<Found<'a>> {
         let names = match std::fs::read_dir(&self.path) {
             Ok(entries) => entries.flatten().filter(|entry| !is_directory(&entry.path())),
             Err(error) => {

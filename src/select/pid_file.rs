@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::{Found, View, pid};
 use crate::encode::clean;
@@ -30,7 +31,7 @@ pub enum StalePolicy {
 pub struct PidFile {
     path: PathBuf,
     /// What it is called: [`name_of`] its path.
-    name: String,
+    name: Arc<str>,
     stale: StalePolicy,
     /// Once accepted for this file an identity stays so, whatever the wall clock is set to later.
     accepted: Vec<Identity>,
@@ -42,7 +43,7 @@ impl PidFile {
     /// A pidfile not read so far.
     #[must_use]
     pub fn new(path: PathBuf, stale: StalePolicy) -> Self {
-        Self { name: name_of(&path), path, stale, accepted: Vec::new(), file: None }
+        Self { name: name_of(&path).into(), path, stale, accepted: Vec::new(), file: None }
     }
 
     /// Its path, and the processes accepted for it.
@@ -58,7 +59,7 @@ impl PidFile {
     }
 
     /// The processes it names now, under the file's name.
-    pub(super) fn find(&mut self, view: &mut View) -> Found {
+    pub(super) fn find<'a>(&mut self, view: &mut View<'a>) -> Found<'a> {
         let mut found = match view.pidfiles.read(&self.path, self.file.take()) {
             Ok(file) => {
                 let found = self.processes_of(&file, view);
@@ -73,11 +74,11 @@ impl PidFile {
         };
         self.accepted.clear();
         self.accepted.extend(found.roots.iter().map(|stat| stat.id));
-        found.name = Some(self.name.clone());
+        found.name = Some(Arc::clone(&self.name));
         found
     }
 
-    fn processes_of(&self, file: &Pidfile, view: &mut View) -> Found {
+    fn processes_of<'a>(&self, file: &Pidfile, view: &mut View<'a>) -> Found<'a> {
         if let Some(instead) = &file.instead {
             let path = self.path.display();
             view.complaints.add(Trouble::Failed, format!("Pidfile {path}: its first line is {instead:?}, not a pid"));

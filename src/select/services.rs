@@ -14,14 +14,14 @@ use crate::kernel::cgroup;
 /// Beginnings of the names of the scopes in which containers and virtual machines run.
 const CONTAINERS: [&str; 7] = ["docker-", "libpod-", "crio-", "cri-containerd-", "machine-", "lxc-", "buildkit-"];
 
-pub(super) fn find(view: &mut View) -> Vec<Found> {
+pub(super) fn find<'a>(view: &mut View<'a>) -> Vec<Found<'a>> {
     let Some(root) = view.hierarchies.iter().find(|root| root.join("system.slice").is_dir()).cloned() else {
         return children_of_init::find(view);
     };
     let mut groups = BTreeMap::<String, Found>::new();
     for (name, path) in units(&root, view) {
         let found = group(&path, view);
-        let new = || Found { name: Some(name.clone()), ..Found::default() };
+        let new = || Found { name: Some(name.as_str().into()), ..Found::default() };
         groups.entry(name.clone()).or_insert_with(new).join(found);
     }
     groups.into_values().collect()

@@ -52,7 +52,7 @@ impl UnitGlob {
     }
 
     /// The processes of each unit that matches, under its name. A unit that does not run has no cgroup.
-    pub(super) fn find(&self, view: &mut View) -> Vec<Found> {
+    pub(super) fn find<'a>(&self, view: &mut View<'a>) -> Vec<Found<'a>> {
         let found = in_first_hierarchy(view, |root, found| self.units(root, found));
         groups(found, self.is_literal().then_some(&self.text), view)
     }
