@@ -93,7 +93,7 @@ impl Busiest {
             let is_first = known.is_none() && !look.processes.is_newborn(*id);
             let mut process = known.unwrap_or_else(|| Process::new(stat, self.begun.unwrap_or(at)));
             let tasks = std::mem::take(&mut process.tasks);
-            process.tasks.reserve_exact(stat.num_threads as usize); // mostly one, and room for four else
+            process.tasks.reserve_exact(tasks.len().max(1)); // mostly one, and room for four else
             let outcome = reader.visit(*id, bounds, look, |reader, proc, stat, tid| {
                 if let Some(schedstat) = reader.schedstat(proc, stat, tid)? {
                     process.take_in(tid, schedstat.oncpu, &tasks);

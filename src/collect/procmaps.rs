@@ -227,10 +227,16 @@ fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Op
         return None;
     }
     let comm = look.processes.get_exactly(id)?.comm;
-    // bytesize would say it too, by a logarithm: of libm 0.3 MB would become resident.
-    let bound = bounds.procmaps_max_rss as f64 / f64::from(1 << 20);
     let what = format!("procmaps leaves out {}, whose RSS", comm.to_text());
-    Some(format!("{what} is above procmaps_max_rss = {bound:.1} MiB: raise it"))
+    Some(format!("{what} is above procmaps_max_rss = {}: raise it", in_whole_units(bounds.procmaps_max_rss)))
+}
+
+/// Bytes in the largest unit that leaves nothing over, as somebody may have written them. (bytesize takes a logarithm, and with it
+/// 0.3 MB of libm would become resident.)
+fn in_whole_units(bytes: u64) -> String {
+    let units = [(30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B")];
+    let (shift, unit) = units.into_iter().find(|(shift, _)| bytes.trailing_zeros() >= *shift).unwrap_or((0, "B"));
+    format!("{} {unit}", bytes >> shift)
 }
 
 /// The field, from bytes.
@@ -402,10 +408,7 @@ mod tests {
         let [small, large] = [world.put(10, 400, 300), world.put(11, 101 << 10, 5)];
         assert_eq!(world.gather(0, &[small, large]), None);
         let [complaint] = world.complaints.as_slice() else { unreachable!("{:?}", world.complaints) };
-        assert!(
-            complaint.contains("leaves out x,") && complaint.contains("procmaps_max_rss = 100.0 MiB"),
-            "{complaint}"
-        );
+        assert!(complaint.contains("leaves out x,") && complaint.contains("procmaps_max_rss = 100 MiB"), "{complaint}");
         assert_eq!(world.procmaps.of_process(&world.tags, small), Some(300 << 10), "by itself it is known");
         fs::write(world.root.path().join("10/smaps_rollup"), "Rss: 1 kB\n").unwrap();
         assert_eq!(world.gather(60, &[small]), None);

@@ -242,3 +242,19 @@ fn stderr_without_p_mem(fake: &FakeProc) -> Vec<String> {
     }
     assert_stops_well(plugin)
 }
+
+/// What it says is not taken for granted.
+#[test]
+fn so_many_threads_as_there_cannot_be_take_no_memory() {
+    let fake = FakeProc::new();
+    fake.put(&Stat::old(WEB, "web"));
+    let path = fake.path().join("123/stat");
+    let text = std::fs::read_to_string(&path).unwrap();
+    let mut fields: Vec<_> = text.split(' ').collect();
+    fields[19] = "4294967295"; // the 20th: num_threads
+    std::fs::write(&path, fields.join(" ")).unwrap();
+    let mut plugin = Plugin::start(watching(&fake));
+    assert_fields(&gather(&mut plugin), &[("n_proc", "1i")]);
+    let stderr = assert_stops_well(plugin);
+    assert!(stderr.iter().any(|line| line.contains("thread_max")), "{stderr:?}");
+}
