@@ -1,15 +1,16 @@
 //! Pidfiles: opened without ever waiting for anyone, read in part, their age known, and not looked at again for as long as the
 //! kernel says that they are as they were.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
-use std::fs::{Metadata, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::fs::{FsWord, OFlags};
 
@@ -31,9 +32,14 @@ const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::MOVE_SELF)
     .union(WatchFlags::DELETE_SELF)
-    .union(WatchFlags::DONT_FOLLOW);
+    .union(WatchFlags::DONT_FOLLOW)
+    .union(WatchFlags::ONESHOT);
 
-/// A file is looked at again after this time all the same, ns: of a file system that is mounted over it nothing is told.
+/// So many files are watched at most: the user, who may be Telegraf's, has a bounded number of watches (fs.inotify.max_user_watches,
+/// 8,192 on old kernels).
+const WATCHES_MAX: usize = 1024;
+
+/// A file is looked at again after this time all the same, ns: of what is written through a mapping nothing is told (inotify(7)).
 const REFRESH: u64 = 30_000_000_000;
 
 /// What a pidfile says.
@@ -104,15 +110,53 @@ struct Watch {
 /// Which directory: device and inode. (One of the same inode that was made anew has other files.)
 type Directory = (u64, u64);
 
+/// Who tells of changes.
+#[derive(Debug)]
+struct Tellers {
+    inotify: OwnedFd,
+    /// `/proc/self/mountinfo`, of which poll(2) tells (since Linux 2.6.26) that something was mounted, perhaps over a pidfile, or
+    /// unmounted.
+    mounts: File,
+}
+
+impl Tellers {
+    /// Listens from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses another inotify instance (fs.inotify.max_user_instances); no /proc is mounted.
+    fn open() -> io::Result<Self> {
+        let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
+        Ok(Self { inotify, mounts: File::open("/proc/self/mountinfo")? })
+    }
+
+    /// Calls `changed` with each watch of which something is told. Returns whether that is all that may have changed.
+    fn ask(&self, mut changed: impl FnMut(i32)) -> bool {
+        let Self { inotify, mounts } = self;
+        let mut ready = [PollFd::new(inotify, PollFlags::IN), PollFd::new(mounts, PollFlags::PRI)];
+        let asked = poll(&mut ready, Some(&Timespec::default()));
+        let [is_told, is_mounted] = ready.map(|fd| !fd.revents().is_empty());
+        let mut is_all = asked.is_ok() && !is_mounted;
+        if is_told {
+            let mut buffer = [MaybeUninit::uninit(); 4096];
+            let mut events = Reader::new(inotify, &mut buffer);
+            while let Ok(event) = events.next() {
+                is_all &= !event.events().contains(ReadFlags::QUEUE_OVERFLOW);
+                changed(event.wd());
+            }
+        }
+        is_all
+    }
+}
+
 /// Whoever reads pidfiles.
 #[derive(Debug, Default)]
 pub struct Pidfiles {
     /// When this gather began, ns since the epoch.
     now: u64,
-    /// From the first watch on; nobody, if the kernel refuses another (fs.inotify.max_user_instances).
-    inotify: Option<OwnedFd>,
-    /// The watches of files that have not changed since they were read.
-    unchanged: BTreeSet<i32>,
+    /// From the first watch on; nobody, if the kernel refuses another.
+    tellers: Option<Tellers>,
+    /// The watches of files that have not changed since they were read, and whether anybody has asked in this gather.
+    unchanged: BTreeMap<i32, bool>,
     /// The directory that was looked at last: mostly the next file is in it, too.
     directory: Option<(OsString, Option<Directory>)>,
 }
@@ -121,17 +165,16 @@ impl Pidfiles {
     /// Begins a gather at a time (ns since the epoch): what has changed since the last one is learnt now.
     pub fn begin_gather(&mut self, now: u64) {
         (self.now, self.directory) = (now, None);
-        let Some(inotify) = &self.inotify else { return };
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = Reader::new(inotify, &mut buffer);
-        while let Ok(event) = events.next() {
-            if event.events().contains(ReadFlags::QUEUE_OVERFLOW) {
-                self.unchanged.clear();
-            } else if self.unchanged.remove(&event.wd()) {
-                // Whoever reads the file again watches it again. It may be gone, and its watch with it.
-                let _ = remove_watch(inotify, event.wd());
+        let Self { tellers: Some(tellers), unchanged, .. } = self else { return };
+        // The watch of one that has changed has gone with the event.
+        let is_all = tellers.ask(|watch| _ = unchanged.remove(&watch));
+        unchanged.retain(|watch, is_asked_for| {
+            let stays = is_all && std::mem::take(is_asked_for);
+            if !stays {
+                let _ = remove_watch(&tellers.inotify, *watch); // it may have gone with its file
             }
-        }
+            stays
+        });
     }
 
     /// Reads a pidfile, unless it plainly is as it was. Opening never blocks (a FIFO without a
@@ -165,38 +208,39 @@ impl Pidfiles {
 
     /// Whether a file is known to be as it was.
     fn is_unchanged(&mut self, path: &Path, file: &Pidfile) -> bool {
-        file.watch.is_some_and(|watch| {
-            self.unchanged.contains(&watch.number)
-                && self.now.abs_diff(watch.looked) < REFRESH
-                && self.directory_of(path) == Some(watch.directory)
-        })
+        let Some(watch) = file.watch else { return false };
+        let Some(is_asked_for) = self.unchanged.get_mut(&watch.number) else { return false };
+        *is_asked_for = true;
+        self.now.abs_diff(watch.looked) < REFRESH && self.directory_of(path) == Some(watch.directory)
     }
 
     /// Watches whatever is at a path, a link itself, if that is possible.
     fn watch(&mut self, path: &Path) -> Option<Watch> {
-        let directory = self.directory_of(path)?;
-        if self.inotify.is_none() {
-            self.inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK).ok();
+        let directory = self.directory_of(path).filter(|_| self.unchanged.len() < WATCHES_MAX)?;
+        if self.tellers.is_none() {
+            self.tellers = Tellers::open().ok();
         }
-        let number = add_watch(self.inotify.as_ref()?, path, CHANGES).ok()?;
-        self.unchanged.insert(number);
+        let number = add_watch(&self.tellers.as_ref()?.inotify, path, CHANGES).ok()?;
+        self.unchanged.insert(number, true);
         Some(Watch { number, directory, looked: self.now })
     }
 
     /// Watches a file no more. Whoever else reads the same one reads it again.
     fn forget(&mut self, watch: Watch) {
-        if let (Some(inotify), true) = (&self.inotify, self.unchanged.remove(&watch.number)) {
-            let _ = remove_watch(inotify, watch.number); // it may have gone with its file
+        if let (Some(tellers), true) = (&self.tellers, self.unchanged.remove(&watch.number).is_some()) {
+            let _ = remove_watch(&tellers.inotify, watch.number); // it may have gone with its file
         }
     }
 
-    /// The directory that a path is in now.
+    /// The directory that a path is in now, if it can be looked into.
     fn directory_of(&mut self, path: &Path) -> Option<Directory> {
         let parent = path.parent().map(Path::as_os_str).filter(|parent| !parent.is_empty()).unwrap_or(OsStr::new("."));
         match &self.directory {
             Some((known, directory)) if known == parent => *directory,
             _ => {
-                let directory = std::fs::metadata(parent).ok().map(|metadata| (metadata.dev(), metadata.ino()));
+                let directory = std::fs::metadata(Path::new(parent).join("."))
+                    .ok()
+                    .map(|metadata| (metadata.dev(), metadata.ino()));
                 self.directory = Some((parent.to_owned(), directory));
                 directory
             }
@@ -257,6 +301,9 @@ fn parse(text: &[u8]) -> (Vec<u32>, Option<String>) {
 #[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::kernel::elsewhere::{can_go, itself, task};
+    use std::os::fd::AsRawFd;
+    use std::process::Command;
 
     #[test]
     fn pids_go_up_to_the_first_line_that_is_not_one() {
@@ -288,7 +335,7 @@ mod tests {
         let [path, link] = ["pid", "link"].map(|name| directory.path().join(name));
         std::fs::write(&path, "1\n").unwrap();
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        let mut pidfiles = Pidfiles::default();
+        let mut pidfiles = unmounted();
         let mut read = |before, now| {
             pidfiles.begin_gather(now);
             pidfiles.read(&link, before).unwrap()
@@ -347,7 +394,7 @@ mod tests {
                 rename(&other, &path).unwrap();
             }),
         ];
-        let mut pidfiles = Pidfiles::default();
+        let mut pidfiles = unmounted();
         for (what, change) in changes {
             write(&path, "2\n").unwrap();
             pidfiles.begin_gather(0);
@@ -374,7 +421,78 @@ mod tests {
         assert_eq!(pidfiles.read(&path, Some(file)).unwrap_err().kind(), io::ErrorKind::NotFound);
         // Nothing is left of all that.
         pidfiles.begin_gather(0);
-        assert!(pidfiles.unchanged.is_empty(), "{:?}", pidfiles.unchanged);
+        assert_eq!(watches(&pidfiles), 0);
+    }
+
+    /// One who hears of nothing that the rest of the host mounts.
+    fn unmounted() -> Pidfiles {
+        let mounts = File::open("/dev/null").unwrap();
+        Pidfiles { tellers: Some(Tellers { mounts, ..Tellers::open().unwrap() }), ..Pidfiles::default() }
+    }
+
+    /// The watches that the kernel has.
+    fn watches(pidfiles: &Pidfiles) -> usize {
+        let fd = pidfiles.tellers.as_ref().unwrap().inotify.as_raw_fd();
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{fd}")).unwrap().matches("inotify wd:").count()
+    }
+
+    /// By itself in a mount namespace, so that nothing is mounted for others.
+    #[test]
+    fn a_file_that_another_is_mounted_over_is_another() {
+        const APART: [&str; 2] = ["unshare", "--mount"];
+        if task().is_none() {
+            let test = "kernel::pidfile::tests::a_file_that_another_is_mounted_over_is_another";
+            assert!(!can_go(&APART) || itself(&APART, test, "mount").status().unwrap().success());
+            return;
+        }
+        let around = tempfile::tempdir().unwrap();
+        let [path, other] = [("pid", "1\n"), ("other", "2\n")].map(|(name, text)| {
+            let path = around.path().join(name);
+            std::fs::write(&path, text).unwrap();
+            path
+        });
+        let run = |command: &mut Command| assert!(command.arg(&path).status().unwrap().success());
+        let mut pidfiles = Pidfiles::default();
+        let mut file = None;
+        let mut read = || {
+            pidfiles.begin_gather(0);
+            file = Some(pidfiles.read(&path, file.take()).unwrap());
+            file.as_ref().unwrap().pids.clone()
+        };
+        assert_eq!(read(), [1]);
+        run(Command::new("mount").arg("--bind").arg(&other));
+        assert_eq!(read(), [2]);
+        run(&mut Command::new("umount"));
+        assert_eq!(read(), [1]);
+        assert_eq!(watches(&pidfiles), 1);
+    }
+
+    /// Though it is still there, below another name.
+    #[test]
+    fn a_file_that_nobody_asks_for_any_more_is_not_watched() {
+        let around = tempfile::tempdir().unwrap();
+        let mut pidfiles = unmounted();
+        for (number, expected) in [(0, 1), (1, 2), (2, 2)] {
+            let path = around.path().join(format!("{number}.pid"));
+            std::fs::write(&path, "1\n").unwrap();
+            pidfiles.begin_gather(0);
+            pidfiles.read(&path, None).unwrap();
+            assert_eq!(watches(&pidfiles), expected, "{number}");
+        }
+    }
+
+    #[test]
+    fn a_directory_that_may_not_be_looked_into_is_no_directory() {
+        use std::os::unix::fs::PermissionsExt;
+        let around = tempfile::tempdir().unwrap();
+        let path = around.path().join("pid");
+        std::fs::write(&path, "1\n").unwrap();
+        let is_there = || Pidfiles::default().directory_of(&path).is_some();
+        assert!(is_there());
+        std::fs::set_permissions(around.path(), PermissionsExt::from_mode(0o000)).unwrap();
+        // root may look everywhere.
+        assert_eq!(is_there(), std::fs::metadata(&path).is_ok());
+        std::fs::set_permissions(around.path(), PermissionsExt::from_mode(0o700)).unwrap();
     }
 
     #[test]
@@ -382,7 +500,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         std::fs::write(&path, "1\n").unwrap();
-        let mut pidfiles = Pidfiles::default();
+        let mut pidfiles = unmounted();
         pidfiles.begin_gather(REFRESH);
         let mut file = Some(pidfiles.read(&path, None).unwrap());
         // Each time as if it had been looked at before, and something else read.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fs::DirEntry;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -45,7 +46,7 @@ impl PidDir {
     /// The processes of each file that is there now. A directory that cannot be read has none.
     pub(super) fn find<'a>(&mut self, view: &mut View<'a>) -> Vec<Found<'a>> {
         let names = match std::fs::read_dir(&self.path) {
-            Ok(entries) => entries.flatten().filter(|entry| !is_directory(&entry.path())),
+            Ok(entries) => entries.flatten().filter(|entry| !is_directory(entry)),
             Err(error) => {
                 view.complaints.add(Trouble::of(&error), format!("Pidfile directory {}: {error}", self.path.display()));
                 view.incomplete |= error.kind() != io::ErrorKind::NotFound;
@@ -68,6 +69,9 @@ impl PidDir {
 }
 
 /// A link to a directory counts as one; a link to nowhere does not: it is a pidfile whose process is gone.
-fn is_directory(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|metadata| metadata.is_dir())
+fn is_directory(entry: &DirEntry) -> bool {
+    match entry.file_type() {
+        Ok(kind) if !kind.is_symlink() => kind.is_dir(),
+        _ => std::fs::metadata(entry.path()).is_ok_and(|metadata| metadata.is_dir()),
+    }
 }
