@@ -30,7 +30,7 @@ use crate::prompt::{PRIMING, Prompt, Prompts};
 use crate::select::{Member, Memory, Selected, Target, Trees, measurements, select};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
-use crate::write;
+use crate::write::Writer;
 
 /// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
 const LAST_WORDS: Duration = Duration::from_secs(8);
@@ -60,15 +60,15 @@ pub struct Agent {
 /// # Errors
 /// Writing to stdout failed for another reason than that it was closed, or nothing can be waited for.
 pub fn run(mut agent: Agent, mut prompts: Prompts, arguments: &Arguments) -> anyhow::Result<()> {
-    if let Err(error) = prompts.watch(agent.watched_directories()) {
-        say(Level::Warning, &format!("Pidfile directories are read at every gather but not watched: {error}"));
-    }
+    let writer = Writer::open().context("Cannot open stdout")?;
+    let mut unwatched = None;
+    watch(&agent, &mut prompts, &mut unwatched);
     let primed = agent.prime();
     loop {
         match prompts.next_prompt().context(CANNOT_WAIT)? {
             Prompt::Gather => {
                 prompts.hear_until(primed).context(CANNOT_WAIT)?;
-                match write(&agent.gather(), &mut prompts) {
+                match write(&writer, &agent.gather(), &mut prompts) {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                     written => written.context("Cannot write to stdout")?,
                 }
@@ -77,16 +77,26 @@ pub fn run(mut agent: Agent, mut prompts: Prompts, arguments: &Arguments) -> any
             Prompt::Reload => agent.reload(arguments, &mut prompts),
             Prompt::Stop => break,
         }
-        let _ = prompts.watch(agent.watched_directories()); // it was said if this cannot be
+        watch(&agent, &mut prompts, &mut unwatched);
     }
     // The reader of a pipe that closes with us may be slow, but not for ever.
     wait_for_reader(io::stdout(), last_words(&prompts).unwrap_or_else(Instant::now));
     Ok(())
 }
 
+/// Has hints come from the directories of pidfiles, if there are any. Without inotify the plugin works all the same: why there is none
+/// is said once.
+fn watch(agent: &Agent, prompts: &mut Prompts, said: &mut Option<io::ErrorKind>) {
+    let failed = prompts.watch(agent.watched_directories()).err();
+    if let Some(error) = failed.as_ref().filter(|error| Some(error.kind()) != *said) {
+        say(Level::Warning, &format!("Pidfile directories are read at every gather but not watched: {error}"));
+    }
+    *said = failed.map(|error| error.kind());
+}
+
 /// Writes the lines of a gather. A reader that does not read holds everything up, except a stop.
-fn write(lines: &[u8], prompts: &mut Prompts) -> io::Result<()> {
-    write::write(lines, |stdout| {
+fn write(writer: &Writer, lines: &[u8], prompts: &mut Prompts) -> io::Result<()> {
+    writer.write(lines, |stdout| {
         while !prompts.hear(Some(stdout), last_words(prompts))? {
             if last_words(prompts).is_some_and(|last| Instant::now() >= last) {
                 return Err(io::Error::from(io::ErrorKind::BrokenPipe));

@@ -4,8 +4,8 @@
 //! small gather. What comes sets flags, and the loop takes them when it is ready. So whatever comes during a gather coalesces
 //! into one, and a reader that does not read never keeps an end of stdin from being heard.
 
-use std::io;
-use std::os::fd::BorrowedFd;
+use std::io::{self, IoSliceMut};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,8 +13,8 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{FileType, fstat};
-use rustix::io::Errno;
+use rustix::fs::{FileType, OFlags, fstat};
+use rustix::io::{Errno, ReadWriteFlags, preadv2};
 use rustix::stdio::stdin;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::flag;
@@ -22,12 +22,17 @@ use signal_hook::iterator::backend::SignalDelivery;
 use signal_hook::iterator::exfiltrator::SignalOnly;
 
 use crate::kernel::pidfile_watch::PidfileWatch;
+use crate::kernel::pipe::is_pipe;
+use crate::kernel::terminal::without_waiting;
 
 /// Hints come in bursts; the processes behind them are looked at no more often than this.
 const HINT_PAUSE: Duration = Duration::from_secs(1);
 
 /// A first gather shows a CPU only if this much time has passed since the counters were primed.
 pub const PRIMING: Duration = Duration::from_secs(1);
+
+/// A poll(2) that takes no longer has not waited.
+const AT_ONCE: Duration = Duration::from_millis(1);
 
 /// What to do next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,8 +74,8 @@ impl Asked {
         self.gather |= self.stop.is_none();
     }
 
-    fn stop(&mut self) {
-        self.stop.get_or_insert_with(Instant::now);
+    fn stop(&mut self, since: Instant) {
+        self.stop.get_or_insert(since);
     }
 
     /// Whether there is anything to do at once.
@@ -97,8 +102,8 @@ pub fn catch_signals() -> io::Result<CaughtSignals> {
 pub struct Prompts {
     asked: Asked,
     signals: CaughtSignals,
-    /// Whether stdin is listened to: until it ends, if at all.
-    hears_stdin: bool,
+    /// Until it ends, if it is listened to at all.
+    stdin: Option<OwnedFd>,
     /// Who hints.
     watch: Option<PidfileWatch>,
     clock: Option<Clock>,
@@ -106,13 +111,15 @@ pub struct Prompts {
     once: bool,
     /// When a hint may be followed again.
     next_hint: Instant,
+    /// Since when nobody has listened.
+    deaf_since: Instant,
 }
 
 impl Prompts {
     /// Starts listening.
     ///
     /// # Errors
-    /// The handlers of the signals that stop cannot be installed.
+    /// The handlers of the signals that stop cannot be installed, or there is no descriptor left.
     pub fn listen(pace: Pace, signals: CaughtSignals) -> io::Result<Self> {
         // Until now these end the process: it may be waiting for a configuration that is a pipe. A person who asks twice does
         // not wait, whatever goes on.
@@ -131,11 +138,12 @@ impl Prompts {
         Ok(Self {
             asked: Asked { gather: pace == Pace::Once, ..Asked::default() },
             signals,
-            hears_stdin: pace == Pace::Prompted || (clock.is_some() && has_other_end),
+            stdin: (pace == Pace::Prompted || (clock.is_some() && has_other_end)).then(open_stdin).transpose()?,
             watch: None,
             clock,
             once: pace == Pace::Once,
             next_hint: Instant::now(),
+            deaf_since: Instant::now(),
         })
     }
 
@@ -168,7 +176,7 @@ impl Prompts {
     pub fn next_prompt(&mut self) -> io::Result<Prompt> {
         loop {
             if self.once && !self.asked.is_anything() {
-                self.asked.stop();
+                self.asked.stop(Instant::now());
             }
             let hint = self.asked.observe.then_some(self.next_hint);
             let tick = self.clock.as_ref().map(|clock| clock.next);
@@ -205,13 +213,14 @@ impl Prompts {
     /// # Errors
     /// poll(2) is not possible: the kernel has no memory, or RLIMIT_NOFILE was taken away.
     pub fn hear(&mut self, writable: Option<BorrowedFd<'_>>, until: Option<Instant>) -> io::Result<bool> {
-        let Self { asked, signals, hears_stdin, watch, .. } = self;
+        let Self { asked, signals, stdin, watch, .. } = self;
         let mut fds = Vec::with_capacity(4);
         fds.push(PollFd::new(signals.0.get_read(), PollFlags::IN));
-        fds.extend(hears_stdin.then(|| PollFd::from_borrowed_fd(stdin(), PollFlags::IN)));
+        fds.extend(stdin.as_ref().map(|stdin| PollFd::new(stdin, PollFlags::IN)));
         fds.extend(watch.as_ref().map(|watch| PollFd::new(watch, PollFlags::IN)));
         fds.extend(writable.map(|writable| PollFd::from_borrowed_fd(writable, PollFlags::OUT)));
-        let timeout = until.map(|until| until.saturating_duration_since(Instant::now()));
+        let begun = Instant::now();
+        let timeout = until.map(|until| until.saturating_duration_since(begun));
         // What no Timespec can hold is for ever.
         let timeout = timeout.and_then(|timeout| Timespec::try_from(timeout).ok());
         match poll(&mut fds, timeout.as_ref()) {
@@ -219,24 +228,28 @@ impl Prompts {
             Err(Errno::INTR) => return Ok(false), // what did it is there at the next call
             Err(error) => return Err(error.into()),
         }
+        // What was there at once may have come at any time since it was last looked for.
+        let now = Instant::now();
+        let came = if now.duration_since(begun) < AT_ONCE { self.deaf_since } else { now };
+        self.deaf_since = now;
         let mut ready = fds.iter().map(|fd| !fd.revents().is_empty());
         let mut is_ready = || ready.next().unwrap_or_default();
-        let (was_signalled, has_stdin) = (is_ready(), *hears_stdin && is_ready());
+        let (was_signalled, has_stdin) = (is_ready(), stdin.is_some() && is_ready());
         let (has_hint, is_writable) = (watch.is_some() && is_ready(), writable.is_some() && is_ready());
-        if has_stdin {
-            match read_stdin() {
+        if let Some(file) = stdin.as_ref().filter(|_| has_stdin) {
+            match read_all(file) {
                 Some(newline) if newline && self.clock.is_none() => asked.gather(),
                 Some(_) => {}
                 None => {
-                    *hears_stdin = false;
-                    asked.stop();
+                    *stdin = None;
+                    asked.stop(came);
                 }
             }
         }
         if was_signalled {
             for signal in signals.0.pending() {
                 match signal {
-                    SIGINT | SIGTERM => asked.stop(),
+                    SIGINT | SIGTERM => asked.stop(came),
                     SIGHUP if self.clock.is_some() => asked.reload = true,
                     _ => asked.gather(),
                 }
@@ -290,15 +303,38 @@ impl Clock {
     }
 }
 
-/// Whether a newline came, of what can be read now. `None`: there is nothing more to come. A stdin that cannot be read says no more
-/// than one that ended.
-fn read_stdin() -> Option<bool> {
-    let mut bytes = [0; 4096];
-    match rustix::io::read(stdin(), &mut bytes) {
-        Ok(0) => None,
-        Ok(count) => Some(bytes.iter().take(count).any(|byte| *byte == b'\n')),
-        Err(Errno::INTR | Errno::AGAIN) => Some(false),
-        Err(_) => None,
+/// stdin as it is listened to: without ever waiting for it, if that can be had.
+fn open_stdin() -> io::Result<OwnedFd> {
+    without_waiting(stdin(), OFlags::RDONLY).map_or_else(|| stdin().try_clone_to_owned(), Ok)
+}
+
+/// Whether a newline came, of all that a pipe can hold. `None`: there is nothing more to come. A stdin that cannot be read says no
+/// more than one that ended.
+fn read_all(stdin: &OwnedFd) -> Option<bool> {
+    let (mut bytes, mut newline) = ([0; 1024], false);
+    for _ in 0..64 {
+        match read(stdin, &mut bytes) {
+            Ok(0) if newline => break, // the end is told again
+            Ok(0) => return None,
+            Ok(count) => {
+                newline |= bytes.iter().take(count).any(|byte| *byte == b'\n');
+                if count < bytes.len() {
+                    break;
+                }
+            }
+            Err(Errno::INTR | Errno::AGAIN) => break,
+            Err(_) => return None,
+        }
+    }
+    Some(newline)
+}
+
+/// Reads without waiting, so far as that can be had (RWF_NOWAIT, of a pipe since Linux 6.5): another that has the same pipe may have
+/// been quicker.
+fn read(stdin: &OwnedFd, bytes: &mut [u8]) -> rustix::io::Result<usize> {
+    match preadv2(stdin, &mut [IoSliceMut::new(bytes)], u64::MAX, ReadWriteFlags::NOWAIT) {
+        Err(error) if error != Errno::AGAIN || !is_pipe(stdin) => rustix::io::read(stdin, bytes),
+        read => read,
     }
 }
 

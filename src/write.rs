@@ -4,42 +4,62 @@
 //! signals.
 
 use std::io::{self, IoSlice};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::OFlags;
 use rustix::io::{Errno, ReadWriteFlags, pwritev2};
 use rustix::stdio::stdout;
 
 use crate::kernel::pipe::is_pipe;
+use crate::kernel::terminal::without_waiting;
 
 /// What a pipe takes together or not at all (linux/limits.h), and at once if poll(2) says that it takes something.
 const PIPE_BUF: usize = 4096;
 
-/// Writes the lines of one gather; done when the kernel has taken all of them. `wait` waits until stdout takes more.
-///
-/// # Errors
-/// stdout is closed (`BrokenPipe`) or failed, or `wait` did.
-pub fn write(mut lines: &[u8], mut wait: impl FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<()> {
-    while !lines.is_empty() {
-        let piece = piece(lines);
-        // RWF_NOWAIT: of a pipe since Linux 6.5.
-        let written = match pwritev2(stdout(), &[IoSlice::new(piece)], u64::MAX, ReadWriteFlags::NOWAIT) {
-            Ok(written) if written > 0 => written,
-            failed => {
-                wait(stdout())?;
-                // Others may write to the same pipe, and have filled it by now.
-                let may_try_again = failed == Err(Errno::AGAIN) && is_pipe(stdout());
-                if may_try_again { 0 } else { write_ready(piece.get(..PIPE_BUF).unwrap_or(piece))? }
-            }
-        };
-        lines = lines.get(written..).unwrap_or_default();
-    }
-    Ok(())
+/// Writes whole gathers.
+#[derive(Debug)]
+pub struct Writer {
+    stdout: OwnedFd,
 }
 
-/// Writes to a stdout of which poll(2) says that it takes something.
-fn write_ready(piece: &[u8]) -> io::Result<usize> {
-    match rustix::io::write(stdout(), piece) {
-        Err(Errno::INTR | Errno::AGAIN) => Ok(0), // whoever shares it made it non-blocking
+impl Writer {
+    /// To stdout.
+    ///
+    /// # Errors
+    /// There is no descriptor left.
+    pub fn open() -> io::Result<Self> {
+        let stdout = without_waiting(stdout(), OFlags::WRONLY).map_or_else(|| stdout().try_clone_to_owned(), Ok)?;
+        Ok(Self { stdout })
+    }
+
+    /// Writes the lines of one gather; done when the kernel has taken all of them. `wait` waits until stdout takes more.
+    ///
+    /// # Errors
+    /// stdout is closed (`BrokenPipe`) or failed, or `wait` did.
+    pub fn write(&self, mut lines: &[u8], mut wait: impl FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<()> {
+        let stdout = self.stdout.as_fd();
+        while !lines.is_empty() {
+            let piece = piece(lines);
+            // RWF_NOWAIT: of a pipe since Linux 6.5.
+            let written = match pwritev2(stdout, &[IoSlice::new(piece)], u64::MAX, ReadWriteFlags::NOWAIT) {
+                Ok(written) if written > 0 => written,
+                failed => {
+                    wait(stdout)?;
+                    // Others may write to the same pipe, and have filled it by now.
+                    let may_try_again = failed == Err(Errno::AGAIN) && is_pipe(stdout);
+                    if may_try_again { 0 } else { write_ready(stdout, piece.get(..PIPE_BUF).unwrap_or(piece))? }
+                }
+            };
+            lines = lines.get(written..).unwrap_or_default();
+        }
+        Ok(())
+    }
+}
+
+/// Writes to something of which poll(2) says that it takes something.
+fn write_ready(stdout: BorrowedFd<'_>, piece: &[u8]) -> io::Result<usize> {
+    match rustix::io::write(stdout, piece) {
+        Err(Errno::INTR | Errno::AGAIN) => Ok(0), // it takes less, or whoever shares it made it non-blocking
         written => Ok(written?),
     }
 }

@@ -6,14 +6,14 @@ mod support;
 mod watched;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
-use rustix::io::{ioctl_fionbio, ioctl_fionread};
+use rustix::io::{ReadWriteFlags, ioctl_fionbio, ioctl_fionread, preadv2};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
@@ -75,7 +75,7 @@ fn a_newline_gathers() {
 fn a_signal_gathers() {
     let plugin = Plugin::start(watching());
     for signal in [Signal::USR1, Signal::USR2, Signal::HUP] {
-        wait_for("handlers", || catches(&plugin, signal).then_some(()));
+        wait_for("handlers", || catches(plugin.pid(), signal).then_some(()));
         plugin.signal(signal);
         assert!(plugin.line().starts_with("psstat,process_name=self "));
     }
@@ -83,8 +83,8 @@ fn a_signal_gathers() {
 }
 
 /// Whether the plugin has a handler for `signal`: its bit in SigCgt of /proc/<pid>/status.
-fn catches(plugin: &Plugin, signal: Signal) -> bool {
-    let status = std::fs::read_to_string(format!("/proc/{}/status", plugin.pid())).unwrap();
+fn catches(pid: u32, signal: Signal) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
     let mask = u64::from_str_radix(mask.trim(), 16).unwrap();
     mask & 1 << (signal.as_raw() - 1) != 0
@@ -162,6 +162,24 @@ fn a_newline_gathers_though_stdin_is_non_blocking() {
     assert_eq!(wait(&mut plugin).code(), Some(0));
 }
 
+/// Somebody who shares stdin takes what the plugin was woken up for: it had better not wait for it where it hears no signal.
+#[test]
+fn signals_are_heard_though_another_has_taken_the_newline() {
+    let (stdin, mut prompts) = std::io::pipe().unwrap();
+    let mut plugin = watching().stdin(stdin.try_clone().unwrap()).stdout(Stdio::null()).spawn().unwrap();
+    wait_for("handlers", || catches(plugin.id(), Signal::TERM).then_some(()));
+    let mut byte = [0];
+    let mut taken = 0;
+    for _ in 0..20_000 {
+        prompts.write_all(b"\n").unwrap();
+        let mut byte = [IoSliceMut::new(&mut byte)];
+        taken += preadv2(&stdin, &mut byte, u64::MAX, ReadWriteFlags::NOWAIT).unwrap_or(0);
+    }
+    assert!(taken > 0, "the plugin was always quicker");
+    rustix::process::kill_process(Pid::from_child(&plugin), Signal::TERM).unwrap();
+    assert_eq!(wait(&mut plugin).code(), Some(0));
+}
+
 /// Whether the process sleeps, or has ended.
 fn waits(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -192,7 +210,7 @@ fn sigterm_and_sigint_stop() {
             let mut command = watching();
             command.args(arguments);
             let plugin = Plugin::start(command);
-            wait_for("handlers", || catches(&plugin, signal).then_some(()));
+            wait_for("handlers", || catches(plugin.pid(), signal).then_some(()));
             plugin.signal(signal);
             let (status, lines, stderr) = plugin.wait();
             assert_eq!(status.code(), Some(0), "{stderr:?}");
@@ -223,6 +241,25 @@ fn eof_is_heard_while_the_reader_stands_still() {
     stdin.write_all(b"\n").unwrap();
     drop(stdin);
     assert_eq!(wait(&mut child).code(), Some(0));
+}
+
+/// A terminal may take less than poll(2) lets one think.
+#[test]
+fn eof_is_heard_while_a_terminal_takes_no_more() {
+    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
+    grantpt(&terminal).unwrap();
+    unlockpt(&terminal).unwrap();
+    let path = ptsname(&terminal, Vec::new()).unwrap();
+    let unread = std::fs::OpenOptions::new().write(true).open(path.to_str().unwrap()).unwrap();
+    let mut command = watching();
+    for number in 0..2000 {
+        command.arg("--pid").arg(format!("filler-{number}:{}", std::process::id()));
+    }
+    let mut plugin = command.stdin(Stdio::piped()).stdout(unread).spawn().unwrap();
+    let mut stdin = plugin.stdin.take().unwrap();
+    stdin.write_all(b"\n").unwrap();
+    drop(stdin);
+    assert_eq!(wait(&mut plugin).code(), Some(0));
 }
 
 /// The end waits for the reader of a pipe. What is in a file has no reader: waiting for one would show as a thread that

@@ -20,6 +20,7 @@ pub mod proc_connector;
 pub mod procfs;
 pub mod stat;
 pub mod taskstats;
+pub mod terminal;
 
 use std::io;
 

@@ -55,14 +55,14 @@ impl PidfileWatch {
         });
         let wanted: BTreeMap<_, _> = there.collect();
         let Self { inotify, watched } = self;
-        watched.retain(|path, (directory, watch)| {
-            let keep = wanted.get(path) == Some(directory);
-            if !keep {
-                // The watch of a removed directory is gone already: nothing to tell anyone.
-                let _ = remove_watch(&*inotify, *watch);
+        let over = watched.extract_if(.., |path, (directory, _)| wanted.get(path) != Some(directory));
+        for (_, (_, watch)) in over.collect::<Vec<_>>() {
+            // Two paths may lead to one directory, which has one watch.
+            if !watched.values().any(|(_, other)| *other == watch) {
+                // That of a removed directory is gone already: nothing to tell anyone.
+                let _ = remove_watch(&*inotify, watch);
             }
-            keep
-        });
+        }
         for (path, directory) in wanted {
             if !watched.contains_key(&path)
                 && let Ok(watch) = add_watch(&*inotify, &path, HINTS)
@@ -115,6 +115,22 @@ mod tests {
             fs::read(directory.join("nginx.pid")).unwrap();
             assert!(!watch.has_hint(), "round {round}");
             fs::remove_dir_all(&directory).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_directory_that_two_paths_lead_to_is_watched_until_neither_is_asked_for() {
+        let parent = tempfile::tempdir().unwrap();
+        let [directory, link] = ["pids", "link"].map(|name| parent.path().join(name));
+        fs::create_dir(&directory).unwrap();
+        std::os::unix::fs::symlink(&directory, &link).unwrap();
+        let mut watch = PidfileWatch::new().unwrap();
+        let both = [directory.as_path(), &link];
+        for (asked, name, hints) in [(&both[..], "one", true), (&both[..1], "two", true), (&[], "three", false)] {
+            watch.arm(asked.iter().copied());
+            watch.has_hint();
+            fs::write(directory.join(name), "1").unwrap();
+            assert_eq!(watch.has_hint(), hints, "{name}");
         }
     }
 }
