@@ -408,7 +408,7 @@ fn pss_is_measured_anew_and_left_out_where_it_cannot_be() {
 
     proc.write("10/stat", root.text().replace(" 0 100 0 ", " 0 1000 0 "));
     wait_for_pss(&mut plugin, None, None);
-    plugin.wait_stderr("procmaps_max_rss = 1.0 MiB");
+    plugin.wait_stderr("procmaps_max_rss = 1 MiB");
     put(&proc, &root, 5);
     wait_for_pss(&mut plugin, Some("5i"), Some("12i"));
 

@@ -356,9 +356,7 @@ pub fn select(
     let mut selection = BTreeMap::<Tags, Selected>::new();
     for target in targets {
         for found in target.find(view, &mut complete) {
-            // comm may be empty.
-            let name = found.name.as_deref().filter(|name| !name.is_empty());
-            let named = || target.output.tags_of(name.unwrap_or(&target.label));
+            let named = || target.output.tags_of(found.name.as_deref().unwrap_or(&target.label));
             let tags = target.tags.clone().unwrap_or_else(named);
             let selected = selection.entry(tags).or_insert_with(|| Selected::none(Arc::clone(&target.output)));
             if selected.output != target.output {
