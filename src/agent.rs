@@ -323,6 +323,9 @@ impl Agent {
     /// The cgroups that carry a series' CPU, and when they were read; else `scanned`. They carry none of it where the hierarchy
     /// has no cpu.stat.
     fn read_cgroups(&mut self, selected: &Selected, scanned: u64) -> (Option<CgroupReading>, u64) {
+        if selected.cgroups.is_empty() {
+            return (None, scanned);
+        }
         let at = self.host.clock.monotonic();
         let mut reading = CgroupReading { all: !selected.incomplete, ..CgroupReading::default() };
         for (path, pids) in &selected.cgroups {
