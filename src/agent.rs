@@ -27,7 +27,7 @@ use crate::output::Measurement;
 use crate::points::{self, Sources};
 use crate::processes::Processes;
 use crate::prompt::{PRIMING, Prompt, Prompts};
-use crate::select::{Member, Memory, Selected, Target, Trees, measurements, select};
+use crate::select::{Member, Memory, Selected, Target, Trees, measurements, select, wants};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
 use crate::write::Writer;
@@ -161,7 +161,7 @@ impl Agent {
     /// time.
     pub fn prime(&mut self) -> Instant {
         let resumed = self.gathered.is_some();
-        let wants_procmaps = measurements(&self.targets).contains(&Measurement::Procmaps);
+        let wants_procmaps = wants(&self.targets, Measurement::Procmaps);
         match self.gathered {
             None => {
                 self.gathered = self.look().map(|(at, _)| at);
@@ -390,7 +390,7 @@ impl Agent {
         };
         match Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock)) {
             Ok(mut host) => {
-                host.listen(settings.accounting, settings.wants(Measurement::Taskstat));
+                host.listen(settings.accounting, wants(&settings.targets, Measurement::Taskstat));
                 self.host = host;
             }
             Err(error) => {

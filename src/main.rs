@@ -17,6 +17,7 @@ use telegraf_taskstats::kernel::{capability, own};
 use telegraf_taskstats::log::{Level, say, wait_for_reader};
 use telegraf_taskstats::output::Measurement;
 use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
+use telegraf_taskstats::select::wants;
 
 /// The configuration is wrong.
 const INVALID: u8 = 2;
@@ -84,7 +85,7 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
 fn open(settings: &Settings, accounting: AccountBy) -> anyhow::Result<Host> {
     let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock));
     let mut host = host.with_context(|| format!("Cannot open {}", settings.proc_root.display()))?;
-    host.listen(accounting, settings.wants(Measurement::Taskstat));
+    host.listen(accounting, wants(&settings.targets, Measurement::Taskstat));
     Ok(host)
 }
 

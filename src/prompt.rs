@@ -135,10 +135,11 @@ impl Prompts {
         };
         // By the clock, only a pipe or a socket has another end whose closing means something.
         let has_other_end = matches!(stdin_type(), Some(FileType::Fifo | FileType::Socket));
+        let is_heard = pace == Pace::Prompted || (clock.is_some() && has_other_end);
         Ok(Self {
             asked: Asked { gather: pace == Pace::Once, ..Asked::default() },
             signals,
-            stdin: (pace == Pace::Prompted || (clock.is_some() && has_other_end)).then(open_stdin).transpose()?,
+            stdin: is_heard.then(|| without_waiting(stdin(), OFlags::RDONLY)).transpose()?,
             watch: None,
             clock,
             once: pace == Pace::Once,
@@ -301,11 +302,6 @@ impl Clock {
         self.next = now + self.period - Duration::from_nanos_u128(beat);
         true
     }
-}
-
-/// stdin as it is listened to: without ever waiting for it, if that can be had.
-fn open_stdin() -> io::Result<OwnedFd> {
-    without_waiting(stdin(), OFlags::RDONLY).map_or_else(|| stdin().try_clone_to_owned(), Ok)
 }
 
 /// Whether a newline came, of all that a pipe can hold. `None`: there is nothing more to come. A stdin that cannot be read says no

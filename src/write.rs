@@ -28,8 +28,7 @@ impl Writer {
     /// # Errors
     /// There is no descriptor left.
     pub fn open() -> io::Result<Self> {
-        let stdout = without_waiting(stdout(), OFlags::WRONLY).map_or_else(|| stdout().try_clone_to_owned(), Ok)?;
-        Ok(Self { stdout })
+        Ok(Self { stdout: without_waiting(stdout(), OFlags::WRONLY)? })
     }
 
     /// Writes the lines of one gather; done when the kernel has taken all of them. `wait` waits until stdout takes more.

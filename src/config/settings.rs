@@ -16,7 +16,7 @@ use crate::encode::{Tags, clean};
 use crate::log::{Level, say};
 use crate::output::{Measurement, Output, PsstatField, Scope, Wanted};
 use crate::points::{NICE, PID};
-use crate::select::{Filters, PidDir, PidFile, Source, Target, User, measurements};
+use crate::select::{Filters, PidDir, PidFile, Source, Target, User};
 
 /// What the plugin is to do.
 #[derive(Debug)]
@@ -42,12 +42,6 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Whether a measurement is wanted, of whatever there is or may come.
-    #[must_use]
-    pub fn wants(&self, measurement: Measurement) -> bool {
-        measurements(&self.targets).contains(&measurement)
-    }
-
     /// Reads the files that the command line names and puts them together with its flags.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ pub mod clock;
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)]
 pub(crate) mod elsewhere;
 pub mod exit_records;
+mod inotify;
 pub mod netlink;
 pub mod own;
 pub mod pidfile;

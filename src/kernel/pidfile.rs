@@ -5,15 +5,15 @@ use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Read};
-use std::mem::MaybeUninit;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::Path;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+use rustix::fs::inotify::{ReadFlags, WatchFlags, add_watch, remove_watch};
 use rustix::fs::{FsWord, OFlags};
 
+use super::inotify;
 use super::stat::decimal;
 
 /// How much of a pidfile is read: enough for several hundred pids, and a limit to what a mistaken path can cost.
@@ -125,8 +125,7 @@ impl Tellers {
     /// # Errors
     /// The kernel refuses another inotify instance (fs.inotify.max_user_instances); no /proc is mounted.
     fn open() -> io::Result<Self> {
-        let inotify = init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?;
-        Ok(Self { inotify, mounts: File::open("/proc/self/mountinfo")? })
+        Ok(Self { inotify: inotify::open()?, mounts: File::open("/proc/self/mountinfo")? })
     }
 
     /// Calls `changed` with each watch of which something is told. Returns whether that is all that may have changed.
@@ -137,12 +136,10 @@ impl Tellers {
         let [is_told, is_mounted] = ready.map(|fd| !fd.revents().is_empty());
         let mut is_all = asked.is_ok() && !is_mounted;
         if is_told {
-            let mut buffer = [MaybeUninit::uninit(); 4096];
-            let mut events = Reader::new(inotify, &mut buffer);
-            while let Ok(event) = events.next() {
-                is_all &= !event.events().contains(ReadFlags::QUEUE_OVERFLOW);
-                changed(event.wd());
-            }
+            inotify::drain(inotify, |watch, kind| {
+                is_all &= !kind.contains(ReadFlags::QUEUE_OVERFLOW);
+                changed(watch);
+            });
         }
         is_all
     }
@@ -177,8 +174,8 @@ impl Pidfiles {
         });
     }
 
-    /// Reads a pidfile, unless it plainly is as it was. Opening never blocks (a FIFO without a
-    /// writer would, for good), and only a regular file is read.
+    /// Reads a pidfile, unless it plainly is as it was. Opening never blocks (a FIFO without a writer would, for good), and only a
+    /// regular file is read.
     ///
     /// # Errors
     /// The file is missing or cannot be read, or is not a regular file.

@@ -5,13 +5,14 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
+use rustix::fs::inotify::{ReadFlags, WatchFlags, add_watch, remove_watch};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+
+use super::inotify;
 
 /// Which directory: device, inode and, since ext4 uses an inode again at once, the time of its creation, s and ns.
 type Directory = (u64, u64, Option<(i64, u32)>);
@@ -44,7 +45,7 @@ impl PidfileWatch {
     /// # Errors
     /// The kernel refuses another inotify instance (fs.inotify.max_user_instances).
     pub fn new() -> io::Result<Self> {
-        Ok(Self { inotify: init(CreateFlags::CLOEXEC | CreateFlags::NONBLOCK)?, watched: BTreeMap::new() })
+        Ok(Self { inotify: inotify::open()?, watched: BTreeMap::new() })
     }
 
     /// Watches exactly `directories` from now on. One that is missing or cannot be watched is tried again next time.
@@ -74,12 +75,8 @@ impl PidfileWatch {
 
     /// Whether an entry has come, gone, or been written since this was asked last.
     pub fn has_hint(&mut self) -> bool {
-        let mut buffer = [MaybeUninit::uninit(); 4096];
-        let mut events = Reader::new(&self.inotify, &mut buffer);
         let mut hint = false;
-        while let Ok(event) = events.next() {
-            hint |= !event.events().contains(ReadFlags::IGNORED); // the end of a watch is none
-        }
+        inotify::drain(&self.inotify, |_, kind| hint |= !kind.contains(ReadFlags::IGNORED)); // the end of a watch is none
         hint
     }
 }

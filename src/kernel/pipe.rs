@@ -18,7 +18,8 @@ pub fn is_pipe(file: impl AsFd) -> bool {
 /// Waits until the reader of a pipe has read all of it (FIONREAD), until a time at most. Telegraf closes its pipes when the process
 /// ends, so what still lies in one then is lost.
 pub fn wait_for_reader(pipe: impl AsFd, until: Instant) {
-    while is_pipe(&pipe) && ioctl_fionread(&pipe).is_ok_and(|unread| unread > 0) && Instant::now() < until {
+    let is_pipe = is_pipe(&pipe);
+    while is_pipe && ioctl_fionread(&pipe).is_ok_and(|unread| unread > 0) && Instant::now() < until {
         std::thread::sleep(PAUSE);
     }
 }

@@ -332,6 +332,12 @@ pub fn measurements(targets: &[Target]) -> Vec<Measurement> {
     measurements
 }
 
+/// Whether a measurement is wanted of what targets find, or may find.
+#[must_use]
+pub fn wants(targets: &[Target], measurement: Measurement) -> bool {
+    measurements(targets).contains(&measurement)
+}
+
 /// One gather's selection: what belongs to each series, and whether everything could be looked at.
 pub fn select(
     targets: &mut [Target],
