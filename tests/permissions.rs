@@ -11,6 +11,8 @@ mod support;
 mod delay_accounting;
 #[path = "support/peers.rs"]
 mod peers;
+#[path = "support/terminal.rs"]
+mod terminal;
 
 #[path = "permissions/accounting.rs"]
 mod accounting;

@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stderr, clippy::indexing_slicing)] // a test fails by panicking
 
 mod support;
+#[path = "support/terminal.rs"]
+mod terminal;
 #[path = "support/watched.rs"]
 mod watched;
 
@@ -15,9 +17,9 @@ use std::sync::mpsc::channel;
 use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
 use rustix::io::{ReadWriteFlags, ioctl_fionbio, ioctl_fionread, preadv2};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 
 use support::{PATIENCE, Plugin, command, field, wait, wait_for};
+use terminal::terminal;
 use watched::{FakeProc, Sleeper, Stat};
 
 /// Often enough that no test waits long; not so often that an interval is too short for a p_cpu.
@@ -26,6 +28,15 @@ const INTERVAL: &str = "200ms";
 /// The plugin, watching this process.
 fn watching() -> Command {
     watch(command())
+}
+
+/// The same under so many names more: 2,000 lines are more than a pipe holds.
+fn watching_often(more: usize) -> Command {
+    let mut command = watching();
+    for number in 0..more {
+        command.arg("--pid").arg(format!("filler-{number}:{}", std::process::id()));
+    }
+    command
 }
 
 /// The same, stdin or stdout being redirected by a shell.
@@ -131,11 +142,8 @@ fn sigterm_and_sigint_end_the_wait_for_a_configuration() {
 
 #[test]
 fn a_terminal_is_told_that_enter_gathers() {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let path = ptsname(&terminal, Vec::new()).unwrap();
-    let plugin = Plugin::start(redirected(&format!("<{}", path.to_str().unwrap())));
+    let (terminal, path) = terminal();
+    let plugin = Plugin::start(redirected(&format!("<{}", path.display())));
     assert!(plugin.wait_stderr("Enter").starts_with("I! "));
     rustix::io::write(&terminal, b"\n").unwrap();
     assert!(plugin.line().starts_with("psstat,process_name=self "));
@@ -231,11 +239,7 @@ fn a_closed_stdout_stops() {
 /// A reader that stops reading does not keep the plugin from hearing the end of stdin.
 #[test]
 fn eof_is_heard_while_the_reader_stands_still() {
-    let mut command = watching();
-    for number in 0..2000 {
-        command.arg("--pid").arg(format!("filler-{number}:{}", std::process::id())); // more than a pipe holds
-    }
-    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut child = watching_often(2000).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let _unread = child.stdout.take();
     let mut stdin = child.stdin.take().unwrap();
     stdin.write_all(b"\n").unwrap();
@@ -246,16 +250,9 @@ fn eof_is_heard_while_the_reader_stands_still() {
 /// A terminal may take less than poll(2) lets one think.
 #[test]
 fn eof_is_heard_while_a_terminal_takes_no_more() {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let path = ptsname(&terminal, Vec::new()).unwrap();
-    let unread = std::fs::OpenOptions::new().write(true).open(path.to_str().unwrap()).unwrap();
-    let mut command = watching();
-    for number in 0..2000 {
-        command.arg("--pid").arg(format!("filler-{number}:{}", std::process::id()));
-    }
-    let mut plugin = command.stdin(Stdio::piped()).stdout(unread).spawn().unwrap();
+    let (_terminal, path) = terminal();
+    let unread = std::fs::OpenOptions::new().write(true).open(path).unwrap();
+    let mut plugin = watching_often(2000).stdin(Stdio::piped()).stdout(unread).spawn().unwrap();
     let mut stdin = plugin.stdin.take().unwrap();
     stdin.write_all(b"\n").unwrap();
     drop(stdin);
@@ -318,11 +315,8 @@ fn no_line_is_cut_in_two_when_it_is_stopped_before_a_full_pipe() {
 fn all_lines_come_though_stdout_is_non_blocking() {
     let (mut reader, stdout) = std::io::pipe().unwrap();
     ioctl_fionbio(&stdout, true).unwrap();
-    let mut command = watching();
+    let mut command = watching_often(499);
     command.arg("--tag").arg(format!("long={}", "x".repeat(500))); // more than a pipe holds
-    for number in 1..500 {
-        command.arg("--pid").arg(format!("filler-{number}:{}", std::process::id()));
-    }
     let mut plugin = command.stdin(Stdio::piped()).stdout(stdout).spawn().unwrap();
     drop(command); // has the other end, too
     let mut stdin = plugin.stdin.take().unwrap();

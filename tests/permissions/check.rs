@@ -6,12 +6,12 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use rustix::fs::{Mode, OFlags, open};
-use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use tempfile::TempDir;
 
 use crate::peers::{named, tree_of_three};
 use crate::sandbox::{Check, ORDINARY, Sandbox, is_possible};
 use crate::support::{command, wait, wait_for};
+use crate::terminal::terminal;
 
 /// `--check` with a configuration.
 struct Configured {
@@ -191,10 +191,7 @@ fn an_invalid_configuration_is_another_failure() {
 
 /// What `--check` writes to a terminal.
 fn on_a_terminal(command: &mut Command) -> String {
-    let terminal = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).unwrap();
-    grantpt(&terminal).unwrap();
-    unlockpt(&terminal).unwrap();
-    let path = ptsname(&terminal, Vec::new()).unwrap();
+    let (terminal, path) = terminal();
     let inner = open(path, OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC, Mode::empty()).unwrap();
     let mut child = command.stdin(Stdio::null()).stdout(inner).stderr(Stdio::inherit()).spawn().unwrap();
     command.stdout(Stdio::null()); // it has the terminal open
