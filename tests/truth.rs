@@ -25,6 +25,8 @@ mod cgroup;
 mod counted;
 #[path = "truth/counting.rs"]
 mod counting;
+#[path = "truth/leaders.rs"]
+mod leaders;
 #[path = "truth/parts.rs"]
 mod parts;
 #[path = "truth/running.rs"]
@@ -101,6 +103,7 @@ fn test() -> ExitCode {
     add("targets_together".into(), Box::new(targets_together));
     add("births_and_deaths".into(), Box::new(counting::births_and_deaths));
     add("switches_of_the_unseen".into(), Box::new(counting::switches_of_the_unseen));
+    add("there_while_another_leads".into(), Box::new(leaders::there_while_another_leads));
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

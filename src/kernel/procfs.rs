@@ -105,14 +105,32 @@ impl Proc {
         Ok(unless_gone(self.open_at(&FilePath::process(pid, "stat"), OFlags::empty()))?.map(StatFile))
     }
 
-    /// Reads an open `/proc/<pid>/stat`. A process that is gone is gone for good, even if its pid is used again. What does
-    /// not parse is `InvalidData`.
+    /// Reads an open `/proc/<pid>/stat`. A process that is gone, or is being released, is gone for good, even if its pid is used
+    /// again; but it may only look so ([`Proc::find`]). What does not parse is `InvalidData`.
     ///
     /// # Errors
     /// Reading failed for another reason than that the process is gone.
     pub fn stat(&mut self, file: &StatFile) -> io::Result<Option<Stat>> {
         let text = self.read_again(&file.0)?;
-        text.map(|text| Stat::parse(text).ok_or_else(|| is_no("stat"))).transpose()
+        let stat = text.map(|text| Stat::parse(text).ok_or_else(|| is_no("stat"))).transpose()?;
+        Ok(stat.filter(|stat| !stat.is_being_released()))
+    }
+
+    /// Opens and reads `/proc/<pid>/stat`.
+    ///
+    /// A process of which another thread than the leader calls execve(2) looks for some µs as if it were released: that thread takes
+    /// the leader's place, and the old leader is. So who is not there is looked for once more.
+    ///
+    /// # Errors
+    /// Those of [`Proc::open_stat`] and [`Proc::stat`].
+    pub fn find(&mut self, pid: u32) -> io::Result<Option<(Stat, StatFile)>> {
+        for _ in 0..2 {
+            let Some(file) = self.open_stat(pid)? else { continue };
+            if let Some(stat) = self.stat(&file)? {
+                return Ok(Some((stat, file)));
+            }
+        }
+        Ok(None)
     }
 
     /// Opens `/proc/<pid>/schedstat`. `None` also where the kernel has no such file.
@@ -220,8 +238,7 @@ impl Proc {
     /// # Errors
     /// It cannot be read, for another reason than that the process is gone.
     pub fn stat_of(&mut self, id: Identity) -> io::Result<Option<Stat>> {
-        let Some(file) = self.open_stat(id.pid)? else { return Ok(None) };
-        Ok(self.stat(&file)?.filter(|stat| stat.id == id))
+        Ok(self.find(id.pid)?.map(|(stat, _)| stat).filter(|stat| stat.id == id))
     }
 
     /// Resident pages of a process whose leader thread is gone, from `task/<tid>/statm` of a thread that lives.

@@ -150,7 +150,7 @@ impl Stat {
     /// but more than one thread) is a live process.
     #[must_use]
     pub fn is_zombie(&self) -> bool {
-        self.state == b'Z' && self.num_threads <= 1
+        self.state == b'Z' && self.num_threads == 1
     }
 
     /// Whether the leader thread is gone while other threads live: rss then reads 0.
@@ -159,10 +159,11 @@ impl Stat {
         self.state == b'Z' && self.num_threads > 1
     }
 
-    /// Whether the process is being released at this very moment: its parent may have been charged already.
+    /// Whether the process is being released at this very moment: its parent may have been charged already, and the kernel may have
+    /// forgotten what belongs to all its threads (it shows no thread and no parent then).
     #[must_use]
     pub fn is_being_released(&self) -> bool {
-        matches!(self.state, b'X' | b'x')
+        matches!(self.state, b'X' | b'x') || self.num_threads == 0
     }
 }
 
@@ -219,6 +220,25 @@ mod tests {
     fn comm_runs_from_the_first_to_the_last_parenthesis() {
         for comm in [&b"a b"[..], b"", b")", b"((", b") S 1 (", b"x\ny", b"\xff\xfe", b"nl\nevil v=1i 1"] {
             assert_eq!(Stat::parse(&text(comm)).unwrap().comm.as_bytes(), comm, "{comm:?}");
+        }
+    }
+
+    /// `cat /proc/<pid>/stat` on Linux 6.18, while it was waited for.
+    #[test]
+    fn who_is_being_released_is_no_zombie() {
+        let with = |state: char, threads: u32| {
+            let text = format!("17 (x) {state} 0 -1 -1 0 -1 4227148 17 0 0 0 0 0 0 0 20 0 {threads} 0 5662521 0 0 0");
+            let stat = Stat::parse(text.as_bytes()).unwrap();
+            (stat.is_being_released(), stat.is_zombie())
+        };
+        let cases = [
+            (('Z', 1), (false, true)),
+            (('X', 1), (true, false)),
+            (('X', 0), (true, false)),
+            (('Z', 0), (true, false)),
+        ];
+        for ((state, threads), expected) in cases {
+            assert_eq!(with(state, threads), expected, "{state}, {threads} threads");
         }
     }
 

@@ -97,11 +97,11 @@ impl Files {
     ) -> io::Result<Option<Stat>> {
         if let Some(Held { file: File::Stat { file, .. }, .. }) = self.held.get(&pid) {
             if let Some(stat) = proc.stat(file)? {
-                return Ok(Some(stat).filter(|stat| !stat.is_being_released()));
+                return Ok(Some(stat));
             }
             self.held.remove(&pid);
         }
-        let Some((stat, file)) = open(proc, pid)? else { return Ok(None) };
+        let Some((stat, file)) = proc.find(pid)? else { return Ok(None) };
         if holds(&stat) && (self.held.len() < self.max || self.held.contains_key(&pid)) {
             self.held.insert(pid, Held { file: File::Stat { file, still: 0 }, patience: PATIENCE });
         }
@@ -126,7 +126,7 @@ impl Files {
                 Some(same) if same == doze.seen && now.saturating_sub(doze.read) < REFRESH => return Ok(Read::Same),
                 Some(same) if same == doze.seen => {
                     (doze.read, *patience) = (now, PATIENCE);
-                    return Ok(open(proc, pid)?.map_or(Read::Gone, |(stat, _)| Read::Stat(stat)));
+                    return Ok(proc.find(pid)?.map_or(Read::Gone, |(stat, _)| Read::Stat(stat)));
                 }
                 // It has run, or the file is of one that had this pid before.
                 _ => patience.saturating_mul(2).min(PATIENCE_MAX),
@@ -168,11 +168,4 @@ impl Files {
 fn sleeps(now: &Stat, before: &Stat) -> bool {
     let used = |stat: &Stat| [stat.utime, stat.stime, stat.cutime, stat.cstime];
     now.id == before.id && now.num_threads == 1 && now.state != b'R' && !now.is_zombie() && used(now) == used(before)
-}
-
-/// Opens and reads a process.
-pub(super) fn open(proc: &mut Proc, pid: u32) -> io::Result<Option<(Stat, StatFile)>> {
-    let Some(file) = proc.open_stat(pid)? else { return Ok(None) };
-    let stat = proc.stat(&file)?.filter(|stat| !stat.is_being_released());
-    Ok(stat.map(|stat| (stat, file)))
 }

@@ -17,7 +17,7 @@ use crate::kernel::clock::Clock;
 use crate::kernel::own;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat, TICK};
-use files::{Files, Read, open};
+use files::{Files, Read};
 use table::Table;
 
 /// After so many births it is worth a fifth of a millisecond to give back what is free.
@@ -130,7 +130,7 @@ impl Processes {
         self.begin(now);
         (self.is_scanned, self.listed) = (false, Vec::new());
         let (mut failed, mut unread) = (None, Vec::new());
-        let mut look = |pid, may_have_ended| match open(proc, pid) {
+        let mut look = |pid, may_have_ended| match proc.find(pid) {
             // A thread's stat has what all the threads of its process have used.
             Ok(Some(_)) if may_have_ended && !proc.is_process(pid) => None,
             Ok(read) => read.map(|(stat, _)| stat),

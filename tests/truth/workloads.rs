@@ -44,8 +44,12 @@ pub const WORKLOADS: [(&str, fn() -> !); 18] = [
 ];
 
 /// What this executable does as one step of a workload that execs.
-const STEPS: [(&str, fn() -> !); 3] =
-    [("burn", step_burn), ("reexec", step_reexec), ("reexec_from_thread", step_reexec_from_thread)];
+const STEPS: [(&str, fn() -> !); 4] = [
+    ("burn", step_burn),
+    ("reexec", step_reexec),
+    ("reexec_from_thread", step_reexec_from_thread),
+    ("exec_from_thread", step_exec_from_thread),
+];
 
 /// Half a gather interval: what happens this long after a gather is far from both its neighbours.
 const HALF_AN_INTERVAL: Duration = Duration::from_millis(500);
@@ -70,7 +74,7 @@ fn run_root(name: &str, cgroup: &str) -> ! {
     std::fs::write(format!("{cgroup}/cgroup.procs"), "0").unwrap(); // "0" is the writer
     end_with_the_test();
     println!("{}", getpid());
-    named(&[&all()[..], &COUNTED].concat(), name)()
+    named(&[&all()[..], &COUNTED, &[("execs_from_thread", execs_from_thread)]].concat(), name)()
 }
 
 /// Runs the step `name`: the other end of [`become_step`] and [`spawn_step`].
@@ -184,6 +188,16 @@ fn step_reexec_from_thread() -> ! {
         become_step("reexec_from_thread")
     });
     thread.join().unwrap()
+}
+
+/// The same without anything in between: for whoever wants to see the moment in which the threads change places.
+pub fn execs_from_thread() -> ! {
+    ready();
+    step_exec_from_thread()
+}
+
+fn step_exec_from_thread() -> ! {
+    std::thread::spawn(|| become_step("exec_from_thread")).join().unwrap()
 }
 
 /// A subreaper below the root adopts the children of those that leave before them, and is charged for both. A
