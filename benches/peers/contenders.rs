@@ -58,7 +58,9 @@ impl Exporter {
         // Another may take the port before it does; then it ends, and is given another.
         (0..3).find_map(|_| Self::listening(&configuration).transpose()).context("it does not listen")?.map(
             |(process, url)| {
-                let config = ureq::Agent::config_builder().proxy(None).timeout_global(Some(PATIENCE)).build();
+                // Of each step but the look-up of the name, for which it would start a thread: an event, that costs the plugin.
+                let config = ureq::Agent::config_builder().proxy(None).timeout_connect(Some(PATIENCE));
+                let config = config.timeout_recv_response(Some(PATIENCE)).timeout_recv_body(Some(PATIENCE)).build();
                 Self { process, url, agent: config.into(), _directory: directory }
             },
         )
