@@ -1,7 +1,7 @@
 //! Process events and exit records: a thread that takes them from the kernel, so that none is lost between two gathers.
 //!
-//! It sleeps while nothing happens. When something does, it takes all there is, and then not for a while: one message at a time
-//! would cost ten times as much.
+//! It sleeps while nothing happens. When something does, it waits a little for more, and takes all there is: one message at a time
+//! would cost ten times as much, and most that is born is dead within that time.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::{AsFd, OwnedFd};
@@ -21,7 +21,7 @@ use crate::kernel::procfs::Proc;
 use crate::kernel::test_kill;
 use crate::processes::Processes;
 
-/// How long what comes may wait before the next of it is taken.
+/// How long what comes may wait before it is taken.
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// What has come of it so far.
@@ -187,15 +187,13 @@ fn listen(sources: &[OwnedFd], stopped: &PipeReader, feed: &Mutex<Feed>) {
         if ready.last().is_some_and(|stopped| !stopped.revents().is_empty()) {
             return;
         }
+        std::thread::sleep(PAUSE);
         let mut feed = lock(feed);
         feed.tidings.wakeups = feed.tidings.wakeups.saturating_add(1);
         feed.drain();
-        let broken = feed.broken.is_some();
-        drop(feed);
-        if broken {
+        if feed.broken.is_some() {
             return;
         }
-        std::thread::sleep(PAUSE);
     }
 }
 
