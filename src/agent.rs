@@ -27,7 +27,7 @@ use crate::output::Measurement;
 use crate::points::{self, Sources};
 use crate::processes::Processes;
 use crate::prompt::{PRIMING, Prompt, Prompts};
-use crate::select::{Member, Memory, Selected, Target, Trees, measurements, select, wants};
+use crate::select::{Member, Memory, Selected, Selection, Target, Trees, measurements, select, wants};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
 use crate::write::Writer;
@@ -45,6 +45,8 @@ pub struct Agent {
     processes: Processes,
     collectors: Collectors,
     series: BTreeMap<Tags, Series>,
+    /// What was selected at the last gather and what is read of it, if that stands until something happens.
+    standing: Option<(Selection, Plan)>,
     /// The tags of the line about this plugin, if there is to be one.
     self_stats: Option<Tags>,
     complaints: Complaints,
@@ -130,6 +132,7 @@ impl Agent {
             holdable,
             collectors: Collectors::new(settings.bounds),
             series: BTreeMap::new(),
+            standing: None,
             self_stats: settings.self_stats,
             complaints: Complaints::default(),
             cache: None,
@@ -226,14 +229,33 @@ impl Agent {
                 return None;
             }
         }
-        let Self { targets, processes, host, complaints, .. } = self;
-        let (selection, complete) = select(targets, processes, host, complaints);
-        let mut members = self.members(&selection);
-        let (samples, vanished) = self.sample(&selection, &mut members, at);
-        self.account(selection, members.into_iter().zip(vanished), &samples, at);
-        self.end_those_not_selected(complete, &samples, at);
+        let (selection, plan, mut members) = self.select();
+        let (samples, vanished) = self.sample(&plan, &mut members, at);
+        self.account(&selection.series, members.into_iter().zip(vanished), &samples, at);
+        self.end_those_not_selected(selection.complete, &samples, at);
         self.processes.end_gather();
+        self.standing = selection.stands.then_some((selection, plan));
         Some((at, samples))
+    }
+
+    /// What is selected, what is to be read of it, and the members of each series in their order: as at the last gather, unless
+    /// something has happened since. They are watched from now on.
+    fn select(&mut self) -> (Selection, Plan, Vec<Vec<Member>>) {
+        let are_as_they_were = self.host.pidfiles.begin_gather(self.host.clock.realtime());
+        let stands = are_as_they_were && !self.processes.is_disturbed();
+        if let Some((selection, plan)) = self.standing.take().filter(|_| stands) {
+            let members = |tags| self.series.get(tags).map(|series| series.members().to_vec()).unwrap_or_default();
+            let members = selection.series.keys().map(members).collect();
+            return (selection, plan, members);
+        }
+        let Self { targets, processes, host, complaints, .. } = self;
+        let selection = select(targets, processes, host, complaints);
+        let members = self.members(&selection.series);
+        let series = selection.series.iter().zip(&members);
+        let series = series.map(|((tags, selected), members)| (tags, selected, members.as_slice()));
+        let plan = Plan::new(measurements(&self.targets), series);
+        self.processes.choose(&plan.ids());
+        (selection, plan, members)
     }
 
     /// The members of each series selected, in their order.
@@ -247,19 +269,11 @@ impl Agent {
     }
 
     /// Reads the members, each once. Those that went away meanwhile are taken out: they are returned, too.
-    fn sample(
-        &mut self,
-        selection: &BTreeMap<Tags, Selected>,
-        members: &mut [Vec<Member>],
-        at: u64,
-    ) -> (Samples, Vec<Vec<Member>>) {
-        let Self { targets, processes, host, collectors, complaints, .. } = self;
-        let series = selection.iter().zip(members.iter());
-        let series = series.map(|((tags, selected), members)| (tags, selected, members.as_slice()));
-        let plan = Plan::new(measurements(targets), series);
+    fn sample(&mut self, plan: &Plan, members: &mut [Vec<Member>], at: u64) -> (Samples, Vec<Vec<Member>>) {
+        let Self { processes, host, collectors, complaints, .. } = self;
         let Host { proc, taskstats, accounting, .. } = host;
         // A nice value is changed from outside.
-        if let Some(error) = processes.watch(proc, &plan.ids(), !plan.wants(Measurement::Thread)) {
+        if let Some(error) = processes.watch(proc, !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }
         let vanished = members
@@ -268,12 +282,12 @@ impl Agent {
         let vanished = vanished.collect();
         accounting.conclude(processes);
         let look = &mut Look { processes, proc, taskstats: taskstats.as_mut(), complaints };
-        (collectors.sample(&plan, at, look), vanished)
+        (collectors.sample(plan, at, look), vanished)
     }
 
     fn account(
         &mut self,
-        selection: BTreeMap<Tags, Selected>,
+        selection: &BTreeMap<Tags, Selected>,
         members: impl Iterator<Item = (Vec<Member>, Vec<Member>)>,
         samples: &Samples,
         at: u64,
@@ -281,15 +295,16 @@ impl Agent {
         for series in self.series.values_mut() {
             series.over = true;
         }
-        for ((tags, selected), (members, vanished)) in selection.into_iter().zip(members) {
-            let (cgroups, at) = self.read_cgroups(&selected, at);
-            let (series, is_new) = match self.series.entry(tags) {
+        for ((tags, selected), (members, vanished)) in selection.iter().zip(members) {
+            let (cgroups, at) = self.read_cgroups(selected, at);
+            let (series, is_new) = match self.series.entry(tags.clone()) {
                 Entry::Occupied(known) => (known.into_mut(), false),
                 Entry::Vacant(new) => (new.insert(Series::new(Arc::clone(&selected.output))), true),
             };
             (series.over, series.hidden, series.unknown) = (false, selected.hidden, selected.incomplete);
             series.output = Arc::clone(&selected.output);
-            let (top, selected, of_cgroups) = (selected.top(&members), selected.ids, !selected.cgroups.is_empty());
+            let (top, of_cgroups) = (selected.top(&members), !selected.cgroups.is_empty());
+            let selected = selected.ids.clone();
             let (processes, collectors, previous) = (&self.processes, &self.collectors, self.gathered);
             let reading = Reading {
                 members,
@@ -422,6 +437,7 @@ impl Agent {
         self.processes = Processes::default(); // what is held open may lie below another root
         self.processes.resume(listings);
         self.hold_files_of_a_real_proc_only();
+        self.standing = None;
         self.gathered = None; // what the new targets find is not new
         self.gathered = self.look().map(|(at, _)| at);
         self.complaints.say_changes();

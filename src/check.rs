@@ -85,6 +85,7 @@ pub fn check(settings: Settings, mut host: Host) -> Report {
         Ok(Some(error)) => complaints.add(Trouble::of(&error), format!("some processes cannot be read: {error}")),
         Err(error) => complaints.add(Trouble::Failed, format!("it cannot be listed: {error}")),
     }
+    host.pidfiles.begin_gather(host.clock.realtime());
     let proc_root = host.proc.root().display().to_string();
     let found = counted(processes.count(), "process", "processes");
     let host_row = Row::new(State::Good, &[&proc_root, &found]).because(&complaints);
@@ -134,7 +135,7 @@ fn check_cache(file: &CacheFile) -> Row {
 /// A row for each series of a target, and one for what is wrong with it.
 fn check_target(target: &mut Target, host: &mut Host, processes: &Processes) -> Vec<Row> {
     let mut complaints = Complaints::default();
-    let (found, _) = select(std::slice::from_mut(target), processes, host, &mut complaints);
+    let found = select(std::slice::from_mut(target), processes, host, &mut complaints).series;
     let selector = target.selector();
     let nothing = if complaints.iter().next().is_some() {
         "nothing now".to_owned()
@@ -187,14 +188,15 @@ fn check_measurements(
     host: &mut Host,
 ) -> Vec<Row> {
     // What is wrong with targets was said.
-    let (selection, _) = select(targets, processes, host, &mut Complaints::default());
+    let selection = select(targets, processes, host, &mut Complaints::default()).series;
     let mut trees = Trees::of(processes);
     let members: Vec<_> = selection.values().map(|selected| selected.members(&mut trees, &[])).collect();
     let series = selection.iter().zip(&members).map(|((tags, selected), members)| (tags, selected, members.as_slice()));
     let measurements = measurements(targets);
     let plan = Plan::new(measurements.clone(), series);
     // It was scanned just now, so that there is nothing to read.
-    let _ = processes.watch(&mut host.proc, &plan.ids(), false);
+    processes.choose(&plan.ids());
+    let _ = processes.watch(&mut host.proc, false);
     let rows = measurements.into_iter().map(|measurement| {
         let mut complaints = Complaints::default();
         let Host { proc, taskstats, .. } = &mut *host;

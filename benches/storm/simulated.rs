@@ -165,7 +165,8 @@ impl Host {
         let failed = processes.follow(journal, &is_gone, proc, SystemClock.boottime());
         ensure!(failed.is_none(), "{failed:?}");
         let root = processes.get(ROOT).context("the root is gone")?.id;
-        let failed = processes.watch(proc, &[root], true);
+        processes.choose(&[root]);
+        let failed = processes.watch(proc, true);
         ensure!(failed.is_none(), "{failed:?}");
         processes.conclude(journal, &is_gone);
         ensure!(processes.count() == known, "{} of {known} are known", processes.count());

@@ -152,21 +152,46 @@ pub struct Pidfiles {
     now: u64,
     /// From the first watch on; nobody, if the kernel refuses another.
     tellers: Option<Tellers>,
-    /// The watches of files that have not changed since they were read, and whether anybody has asked in this gather.
+    /// The watches of files that have not changed since they were read, and whether anybody has wanted them at the last reading.
     unchanged: BTreeMap<i32, bool>,
-    /// The directory that was looked at last: mostly the next file is in it, too.
-    directory: Option<(OsString, Option<Directory>)>,
+    /// Whether something may have changed of which nothing was told.
+    is_missing_changes: bool,
+    /// The directories of files, as they are at this gather.
+    directories: BTreeMap<OsString, Option<Directory>>,
+    /// Whether something that was read at the last reading is not watched.
+    any_unwatched: bool,
+    /// When the first of what was read then was looked at, ns since the epoch.
+    looked: u64,
 }
 
 impl Pidfiles {
-    /// Begins a gather at a time (ns since the epoch): what has changed since the last one is learnt now.
-    pub fn begin_gather(&mut self, now: u64) {
-        (self.now, self.directory) = (now, None);
+    /// Begins a gather at a time (ns since the epoch): what has changed since the last one is learnt now. Returns whether all that was
+    /// read when last there was reading is as it was then, so that there need not be any now.
+    pub fn begin_gather(&mut self, now: u64) -> bool {
+        self.now = now;
+        let Self { tellers, unchanged, .. } = self;
+        let (mut is_all, mut is_told) = (true, false);
+        if let Some(tellers) = tellers {
+            // The watch of one that has changed has gone with the event.
+            is_all = tellers.ask(|watch| is_told |= unchanged.remove(&watch).is_some());
+        }
+        self.is_missing_changes |= !is_all;
+        let is_same = |(path, before): (&OsString, &Option<Directory>)| before.is_some() && look_into(path) == *before;
+        let are_same = self.directories.iter().all(is_same);
+        if !are_same {
+            self.directories.clear();
+        }
+        is_all && !is_told && !self.any_unwatched && now.abs_diff(self.looked) < REFRESH && are_same
+    }
+
+    /// From now on what is wanted is read. What was not wanted when last there was reading is watched no more; nor is anything if
+    /// changes were missed.
+    pub fn begin_reading(&mut self) {
+        (self.any_unwatched, self.looked) = (false, self.now);
+        let all_was_told = !std::mem::take(&mut self.is_missing_changes);
         let Self { tellers: Some(tellers), unchanged, .. } = self else { return };
-        // The watch of one that has changed has gone with the event.
-        let is_all = tellers.ask(|watch| _ = unchanged.remove(&watch));
         unchanged.retain(|watch, is_asked_for| {
-            let stays = is_all && std::mem::take(is_asked_for);
+            let stays = all_was_told && std::mem::take(is_asked_for);
             if !stays {
                 let _ = remove_watch(&tellers.inotify, *watch); // it may have gone with its file
             }
@@ -180,6 +205,15 @@ impl Pidfiles {
     /// # Errors
     /// The file is missing or cannot be read, or is not a regular file.
     pub fn read(&mut self, path: &Path, before: Option<Pidfile>) -> io::Result<Pidfile> {
+        let read = self.read_if_changed(path, before);
+        match &read {
+            Ok(Pidfile { watch: Some(watch), .. }) => self.looked = self.looked.min(watch.looked),
+            _ => self.any_unwatched = true,
+        }
+        read
+    }
+
+    fn read_if_changed(&mut self, path: &Path, before: Option<Pidfile>) -> io::Result<Pidfile> {
         let before = match before {
             Some(before) if self.is_unchanged(path, &before) => return Ok(before),
             before => before,
@@ -225,6 +259,7 @@ impl Pidfiles {
     /// Watches a file no more. Whoever else reads the same one reads it again.
     fn forget(&mut self, watch: Watch) {
         if let (Some(tellers), true) = (&self.tellers, self.unchanged.remove(&watch.number).is_some()) {
+            self.any_unwatched = true;
             let _ = remove_watch(&tellers.inotify, watch.number); // it may have gone with its file
         }
     }
@@ -232,17 +267,19 @@ impl Pidfiles {
     /// The directory that a path is in now, if it can be looked into.
     fn directory_of(&mut self, path: &Path) -> Option<Directory> {
         let parent = path.parent().map(Path::as_os_str).filter(|parent| !parent.is_empty()).unwrap_or(OsStr::new("."));
-        match &self.directory {
-            Some((known, directory)) if known == parent => *directory,
-            _ => {
-                let directory = std::fs::metadata(Path::new(parent).join("."))
-                    .ok()
-                    .map(|metadata| (metadata.dev(), metadata.ino()));
-                self.directory = Some((parent.to_owned(), directory));
-                directory
-            }
+        if let Some(directory) = self.directories.get(parent) {
+            return *directory;
         }
+        let directory = look_into(parent);
+        self.directories.insert(parent.to_owned(), directory);
+        directory
     }
+}
+
+/// Which directory is at a path, if it can be looked into.
+fn look_into(path: &OsStr) -> Option<Directory> {
+    let metadata = std::fs::metadata(Path::new(path).join(".")).ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }
 
 /// Reads a pidfile, and says whether it can be watched: a link's target cannot, by the link.
@@ -295,7 +332,7 @@ fn parse(text: &[u8]) -> (Vec<u32>, Option<String>) {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use crate::kernel::elsewhere::{can_go, itself, task};
@@ -334,7 +371,7 @@ mod tests {
         std::os::unix::fs::symlink(&path, &link).unwrap();
         let mut pidfiles = unmounted();
         let mut read = |before, now| {
-            pidfiles.begin_gather(now);
+            begin(&mut pidfiles, now);
             pidfiles.read(&link, before).unwrap()
         };
         let changed = std::fs::metadata(&path).unwrap().ctime().cast_unsigned() * 1_000_000_000;
@@ -394,7 +431,7 @@ mod tests {
         let mut pidfiles = unmounted();
         for (what, change) in changes {
             write(&path, "2\n").unwrap();
-            pidfiles.begin_gather(0);
+            begin(&mut pidfiles, 0);
             let mut files = [0; 2].map(|_| Some(pidfiles.read(&path, None).unwrap()));
             for round in 0..2 {
                 for file in &mut files {
@@ -402,8 +439,12 @@ mod tests {
                     *file = Some(pidfiles.read(&path, file.take()).unwrap());
                     assert_eq!(file.as_ref().unwrap().pids, [99], "it was not looked at again: {what}, {round}");
                 }
+                assert!(begin(&mut pidfiles, 0), "it need not be looked at: {what}, {round}");
+                for file in &mut files {
+                    *file = Some(pidfiles.read(&path, file.take()).unwrap());
+                }
                 change();
-                pidfiles.begin_gather(0);
+                assert!(!begin(&mut pidfiles, 0), "it must be looked at: {what}, {round}");
                 for file in &mut files {
                     *file = Some(pidfiles.read(&path, file.take()).unwrap());
                     assert_eq!(file.as_ref().unwrap().pids, [2], "{what}, {round}");
@@ -411,14 +452,21 @@ mod tests {
             }
         }
         // Gone, and seen to be.
-        pidfiles.begin_gather(0);
+        begin(&mut pidfiles, 0);
         let file = pidfiles.read(&path, None).unwrap();
         remove_file(&path).unwrap();
-        pidfiles.begin_gather(0);
+        begin(&mut pidfiles, 0);
         assert_eq!(pidfiles.read(&path, Some(file)).unwrap_err().kind(), io::ErrorKind::NotFound);
         // Nothing is left of all that.
-        pidfiles.begin_gather(0);
+        begin(&mut pidfiles, 0);
         assert_eq!(watches(&pidfiles), 0);
+    }
+
+    /// Begins a gather that reads; returns whether it need not.
+    fn begin(pidfiles: &mut Pidfiles, now: u64) -> bool {
+        let is_as_it_was = pidfiles.begin_gather(now);
+        pidfiles.begin_reading();
+        is_as_it_was
     }
 
     /// One who hears of nothing that the rest of the host mounts.
@@ -452,15 +500,15 @@ mod tests {
         let mut pidfiles = Pidfiles::default();
         let mut file = None;
         let mut read = || {
-            pidfiles.begin_gather(0);
+            let is_as_it_was = begin(&mut pidfiles, 0);
             file = Some(pidfiles.read(&path, file.take()).unwrap());
-            file.as_ref().unwrap().pids.clone()
+            (file.as_ref().unwrap().pids[0], is_as_it_was)
         };
-        assert_eq!(read(), [1]);
+        assert_eq!([read().0, read().0], [1, 1]);
         run(Command::new("mount").arg("--bind").arg(&other));
-        assert_eq!(read(), [2]);
+        assert_eq!([read(), read()], [(2, false), (2, true)]);
         run(&mut Command::new("umount"));
-        assert_eq!(read(), [1]);
+        assert_eq!([read(), read()], [(1, false), (1, true)]);
         assert_eq!(watches(&pidfiles), 1);
     }
 
@@ -472,7 +520,7 @@ mod tests {
         for (number, expected) in [(0, 1), (1, 2), (2, 2)] {
             let path = around.path().join(format!("{number}.pid"));
             std::fs::write(&path, "1\n").unwrap();
-            pidfiles.begin_gather(0);
+            begin(&mut pidfiles, 0);
             pidfiles.read(&path, None).unwrap();
             assert_eq!(watches(&pidfiles), expected, "{number}");
         }
@@ -498,18 +546,39 @@ mod tests {
         let path = directory.path().join("pid");
         std::fs::write(&path, "1\n").unwrap();
         let mut pidfiles = unmounted();
-        pidfiles.begin_gather(REFRESH);
+        begin(&mut pidfiles, REFRESH);
         let mut file = Some(pidfiles.read(&path, None).unwrap());
         // Each time as if it had been looked at before, and something else read.
         let [soon, later, before] = [2 * REFRESH - 1, 3 * REFRESH, 0].map(|now| {
             let marked = Pidfile { pids: vec![99], ..file.take().unwrap() };
-            pidfiles.begin_gather(now);
+            let is_as_it_was = begin(&mut pidfiles, now);
             let read = pidfiles.read(&path, Some(marked)).unwrap();
             let pids = read.pids.clone();
             file = Some(read);
-            pids
+            (pids[0], is_as_it_was)
         });
-        assert_eq!((soon, later, before), (vec![99], vec![1], vec![1]));
+        assert_eq!((soon, later, before), ((99, true), (1, false), (1, false)));
+    }
+
+    /// Of two that are read, one.
+    #[test]
+    fn what_is_not_watched_is_read_at_every_gather() {
+        let directory = tempfile::tempdir().unwrap();
+        let [path, link, none] = ["pid", "link", "none"].map(|name| directory.path().join(name));
+        std::fs::write(&path, "1\n").unwrap();
+        std::os::unix::fs::symlink(&path, &link).unwrap();
+        for (other, expected) in [(&path, true), (&link, false), (&none, false)] {
+            let mut pidfiles = unmounted();
+            let mut files = [None, None];
+            let are_as_they_were = [0; 3].map(|now| {
+                let are_as_they_were = begin(&mut pidfiles, now);
+                for (path, file) in [&path, other].into_iter().zip(&mut files) {
+                    *file = pidfiles.read(path, file.take()).ok();
+                }
+                are_as_they_were
+            });
+            assert_eq!(are_as_they_were[2], expected, "{}", other.display());
+        }
     }
 
     #[test]

@@ -48,6 +48,8 @@ pub struct Processes {
     is_scanned: bool,
     /// Those of which more is read, sorted by pid.
     watched: Vec<Identity>,
+    /// Whether the processes that descend from those chosen may be others, or have other parents or names, than when they were chosen.
+    is_disturbed: bool,
     /// Their files, so far as they are held open.
     files: Files,
     /// The exit records of those that are dead and not reaped.
@@ -93,7 +95,7 @@ impl Processes {
         let now = clock.boottime();
         proc.pids(&mut self.listed)?;
         self.begin(now);
-        self.is_scanned = true;
+        (self.is_scanned, self.is_disturbed) = (true, true);
         let mut failed = None;
         let mut all: Vec<Stat> = Vec::with_capacity(self.listed.len());
         let watched = std::mem::take(&mut self.watched);
@@ -160,6 +162,8 @@ impl Processes {
         if births.len() > MANY {
             own::give_all_memory_back(); // what the journal knew of them was in small pieces
         }
+        self.is_disturbed |= births.iter().any(|birth| self.concerns_watched(birth.id.pid))
+            || ancestors.iter().any(|(.., before)| before.is_some_and(|id| self.is_watched(id.pid)));
         self.records.extend(births.into_iter().filter_map(|birth| Some((birth.id, birth.record?))));
         for (pid, record) in orphans.into_iter().chain(changed) {
             self.look_again(pid, record, &mut look);
@@ -196,6 +200,7 @@ impl Processes {
         for (pid, record) in gone {
             self.files.close(pid);
             if let Some(Stat { id, ppid, .. }) = self.table.remove(pid) {
+                self.is_disturbed |= self.is_watched(pid);
                 self.departed.push(id);
                 // Who has adopted a zombie since its record was made is what its stat says.
                 let parent = self.records.remove(&id).map(|_| ppid);
@@ -215,21 +220,42 @@ impl Processes {
         if let Some(stat) = look(pid, false).filter(|stat| stat.id == known) {
             self.records.extend(record.map(|record| (stat.id, record)));
             self.table.update(&stat);
+            self.is_disturbed |= self.concerns_watched(pid);
         }
     }
 
-    /// Reads these processes and all that descend from them, unless a scan has, parents first: the known ones oldest first (a parent
-    /// is never younger than its child). From now on they are those that are watched. Returns the first error of one that could not
-    /// be read though it exists: such stay as they were.
-    ///
-    /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be as they were for up
-    /// to 30 s.
-    pub fn watch(&mut self, proc: &mut Proc, ids: &[Identity], may_doze: bool) -> Option<io::Error> {
+    fn is_watched(&self, pid: u32) -> bool {
+        with_pid(&self.watched, pid).is_some()
+    }
+
+    /// Whether a process, or its parent, is watched.
+    fn concerns_watched(&self, pid: u32) -> bool {
+        self.is_watched(pid) || self.get(pid).is_some_and(|stat| self.is_watched(stat.ppid))
+    }
+
+    /// Whether those who descend from the processes chosen by [`Processes::choose`] may be others, or have other parents or names, than
+    /// they were then. Always so after a scan.
+    #[must_use]
+    pub fn is_disturbed(&self) -> bool {
+        self.is_disturbed
+    }
+
+    /// From now on these processes and all that descend from them now are watched.
+    pub fn choose(&mut self, ids: &[Identity]) {
         let watched = self.with_descendants(ids);
         if watched != self.watched {
             self.files.keep(&watched);
             self.watched = watched;
         }
+        self.is_disturbed = self.is_scanned;
+    }
+
+    /// Reads those that are watched, unless a scan has, parents first: the known ones oldest first (a parent is never younger than its
+    /// child). Returns the first error of one that could not be read though it exists: such stay as they were.
+    ///
+    /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be as they were for up
+    /// to 30 s.
+    pub fn watch(&mut self, proc: &mut Proc, may_doze: bool) -> Option<io::Error> {
         if self.is_scanned {
             return None;
         }
@@ -248,7 +274,10 @@ impl Processes {
                 self.files.stat(proc, pid, holds).map(|stat| stat.map_or(Read::Gone, Read::Stat))
             };
             match read {
-                Ok(Read::Stat(stat)) if stat.id == id => self.table.update(&stat),
+                Ok(Read::Stat(stat)) if stat.id == id => {
+                    self.is_disturbed |= stat.ppid != known.ppid;
+                    self.table.update(&stat);
+                }
                 Ok(Read::Same) => {}
                 Ok(Read::Stat(_) | Read::Gone) => self.vanished.push(id),
                 Err(error) => {
@@ -259,6 +288,7 @@ impl Processes {
         }
         self.stale.sort_unstable();
         self.vanished.sort_unstable();
+        self.is_disturbed |= !self.vanished.is_empty();
         for id in &self.vanished {
             self.files.close(id.pid);
             let stat = self.table.remove(id.pid);
@@ -490,6 +520,7 @@ mod tests {
     use super::*;
     use crate::kernel::clock::SystemClock;
     use crate::kernel::elsewhere::skip;
+    use crate::kernel::proc_connector::Event;
     use std::fs;
     use std::path::Path;
 
@@ -586,7 +617,8 @@ mod tests {
         processes.hold_at_most(2);
         let mut held = |hold: &[Identity]| {
             processes.scan(&mut proc, &At(0)).unwrap();
-            processes.watch(&mut proc, hold, false);
+            processes.choose(hold);
+            processes.watch(&mut proc, false);
             processes.scan(&mut proc, &At(0)).unwrap();
             processes.files.len()
         };
@@ -619,7 +651,8 @@ mod tests {
     fn gather(processes: &mut Processes, journal: &mut Journal, proc: &mut Proc, pid: u32) {
         assert!(processes.follow(journal, &|_| false, proc, SystemClock.boottime()).is_none());
         let id = processes.get(pid).unwrap().id;
-        assert!(processes.watch(proc, &[id], true).is_none());
+        processes.choose(&[id]);
+        assert!(processes.watch(proc, true).is_none());
     }
 
     #[test]
@@ -685,6 +718,73 @@ mod tests {
         Record { pid, parent, used: crate::journal::Times { cpu: 7, user: 7, system: 0 }, delays: None }
     }
 
+    /// 1 has the children 10, 13 and 14; 10, which is watched, has the child 11, and 13 has 12.
+    #[test]
+    fn what_happens_to_those_that_are_watched_disturbs_and_what_happens_to_others_does_not() {
+        type Change = fn(&Path, &mut Journal);
+        let changes: [(&str, Change, &[u32], bool); 10] = [
+            ("nothing", |_, _| {}, &[], false),
+            ("a birth", |root, journal| born(root, journal, 13, 20, 13), &[], false),
+            ("a birth below", |root, journal| born(root, journal, 11, 20, 11), &[], true),
+            ("a birth below, of one that was left to init", |root, journal| born(root, journal, 11, 20, 1), &[], true),
+            ("a birth elsewhere, of one that was adopted", |root, journal| born(root, journal, 13, 20, 10), &[], true),
+            ("another runs another program", |_, journal| journal.event(Event::Exec { pid: 13 }), &[], false),
+            ("one of them runs another program", |_, journal| journal.event(Event::Exec { pid: 11 }), &[], true),
+            ("another goes", |_, journal| journal.record(record(14, 1)), &[14], false),
+            ("one of them goes", |_, journal| journal.record(record(11, 10)), &[11], true),
+            (
+                "another goes, and one of them adopts its child",
+                |root, journal| {
+                    become_another(root, 12, 'S', 10);
+                    journal.record(record(13, 1));
+                },
+                &[13],
+                true,
+            ),
+        ];
+        for (what, change, gone, expected) in changes {
+            let root = tempfile::tempdir().unwrap();
+            let ids = [(1, 0), (10, 1), (11, 10), (12, 13), (13, 1), (14, 1)]
+                .map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
+            let (mut proc, mut processes, mut journal) = scanned(root.path());
+            let mut follow = |processes: &mut Processes, journal: &mut Journal| {
+                processes.follow(journal, &|pid| gone.contains(&pid), &mut proc, TICK);
+            };
+            assert!(processes.is_disturbed(), "by a scan");
+            follow(&mut processes, &mut journal);
+            processes.choose(&ids[1..2]);
+            assert!(!processes.is_disturbed(), "when they were just chosen");
+            change(root.path(), &mut journal);
+            follow(&mut processes, &mut journal);
+            assert_eq!(processes.is_disturbed(), expected, "{what}");
+        }
+    }
+
+    #[test]
+    fn one_that_has_another_parent_or_is_gone_when_it_is_read_disturbs() {
+        type Change = fn(&Path);
+        let changes: [(&str, Change, bool); 3] = [
+            ("nothing", |_| {}, false),
+            ("another parent", |root| become_another(root, 10, 'S', 11), true),
+            ("gone", |root| fs::remove_dir_all(root.join("10")).unwrap(), true),
+        ];
+        for (what, change, expected) in changes {
+            let root = tempfile::tempdir().unwrap();
+            let [_, id, _] = [(1, 0), (10, 1), (11, 1)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
+            let (mut proc, mut processes, mut journal) = scanned(root.path());
+            processes.follow(&mut journal, &|_| false, &mut proc, TICK);
+            processes.choose(&[id]);
+            change(root.path());
+            processes.watch(&mut proc, false);
+            assert_eq!(processes.is_disturbed(), expected, "{what}");
+        }
+    }
+
+    fn born(root: &Path, journal: &mut Journal, parent: u32, child: u32, ppid: u32) {
+        journal.event(Event::Fork { parent, child });
+        process(root, child, ppid, 6);
+    }
+
     #[test]
     fn the_orphans_of_a_zombie_have_another_parent_and_so_has_a_zombie_that_was_adopted() {
         let root = tempfile::tempdir().unwrap();
@@ -702,7 +802,8 @@ mod tests {
         assert_eq!(processes.record(parent), Some(&record(11, 10)));
         // Its parent leaves, too: init waits for it.
         become_another(root.path(), 11, 'Z', 1);
-        processes.watch(&mut Proc::open(root.path()).unwrap(), &[parent, child], false);
+        processes.choose(&[parent, child]);
+        processes.watch(&mut Proc::open(root.path()).unwrap(), false);
         follow(&mut processes, &|pid| pid == 11);
         let gone: Vec<_> = processes.gone().map(|(id, record)| (id, record.parent)).collect();
         assert_eq!((gone, processes.presence(parent)), (vec![(parent, 1)], Presence::Gone));
@@ -715,14 +816,15 @@ mod tests {
         let (mut proc, mut processes, mut journal) = scanned(root.path());
         processes.follow(&mut journal, &|_| false, &mut proc, TICK);
         fs::remove_dir_all(root.path().join("10")).unwrap();
-        processes.watch(&mut proc, &[id], true);
+        processes.choose(&[id]);
+        processes.watch(&mut proc, true);
         assert!(processes.has_vanished(id) && processes.presence(id) == Presence::Vanished);
         journal.record(record(10, 1));
         processes.conclude(&mut journal, &|_| true);
         assert!(processes.gone().map(|(id, _)| id).eq([id]) && journal.has_begun());
         // At the next gather, who was born to it is told by its pid.
         processes.end_gather();
-        journal.event(crate::kernel::proc_connector::Event::Fork { parent: 10, child: 20 });
+        journal.event(Event::Fork { parent: 10, child: 20 });
         let child = process(root.path(), 20, 1, 6);
         processes.follow(&mut journal, &|pid| pid == 10, &mut proc, TICK);
         assert_eq!(processes.strays(), [(child, id)]);
@@ -736,7 +838,8 @@ mod tests {
         let (mut proc, mut processes, mut journal) = scanned(root.path());
         processes.follow(&mut journal, &|_| false, &mut proc, TICK);
         fs::remove_dir_all(root.path().join("10")).unwrap();
-        processes.watch(&mut proc, &[id], true);
+        processes.choose(&[id]);
+        processes.watch(&mut proc, true);
         processes.conclude(&mut journal, &|_| false);
         assert!(!journal.has_begun());
     }

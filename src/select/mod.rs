@@ -130,6 +130,8 @@ struct Found<'a> {
     hidden: bool,
     /// Whether there may be more that could not be looked at: then nothing can be said at all.
     incomplete: bool,
+    /// Whether one that was looked for is not there, and may come.
+    awaited: bool,
 }
 
 impl Found<'_> {
@@ -141,6 +143,7 @@ impl Found<'_> {
         self.cgroups.extend(other.cgroups);
         self.hidden |= other.hidden;
         self.incomplete |= other.incomplete;
+        self.awaited |= other.awaited;
     }
 }
 
@@ -199,6 +202,11 @@ impl Target {
             Source::SystemdUnit(_) | Source::Services => "no such unit runs",
             Source::Cgroup(_) => "there is no such cgroup, or no process in it",
         }
+    }
+
+    /// Whether what it finds depends on nothing but the processes found and their pidfiles, if it finds any.
+    fn is_steady(&self) -> bool {
+        matches!(self.source, Source::Pid(_) | Source::PidFile(_)) && self.filters.are_empty()
     }
 
     /// Whether it looks at cgroups.
@@ -338,16 +346,29 @@ pub fn wants(targets: &[Target], measurement: Measurement) -> bool {
     measurements(targets).contains(&measurement)
 }
 
-/// One gather's selection: what belongs to each series, and whether everything could be looked at.
+/// What is selected at a gather.
+#[derive(Debug)]
+pub struct Selection {
+    /// What belongs to each series.
+    pub series: BTreeMap<Tags, Selected>,
+    /// Whether everything could be looked at.
+    pub complete: bool,
+    /// Whether all was found that was looked for, and it is the same for as long as those found and their pidfiles are.
+    pub stands: bool,
+}
+
+/// One gather's selection.
 pub fn select(
     targets: &mut [Target],
     processes: &Processes,
     host: &mut Host,
     complaints: &mut Complaints,
-) -> (BTreeMap<Tags, Selected>, bool) {
+) -> Selection {
     let hierarchies = if targets.iter().any(Target::asks_for_cgroups) { host.hierarchies() } else { Vec::new() };
     let own_pid = host.proc.own_pid();
-    host.pidfiles.begin_gather(host.clock.realtime());
+    host.pidfiles.begin_reading();
+    let complaints_before = complaints.iter().count();
+    let mut stands = targets.iter().all(Target::is_steady);
     let view = &mut View {
         processes,
         proc: &mut host.proc,
@@ -359,22 +380,24 @@ pub fn select(
         complaints,
     };
     let mut complete = true;
-    let mut selection = BTreeMap::<Tags, Selected>::new();
+    let mut series = BTreeMap::<Tags, Selected>::new();
     for target in targets {
         for found in target.find(view, &mut complete) {
             let named = || target.output.tags_of(found.name.as_deref().unwrap_or(&target.label));
             let tags = target.tags.clone().unwrap_or_else(named);
-            let selected = selection.entry(tags).or_insert_with(|| Selected::none(Arc::clone(&target.output)));
+            stands &= !found.hidden && !found.incomplete && !found.awaited;
+            let selected = series.entry(tags).or_insert_with(|| Selected::none(Arc::clone(&target.output)));
             if selected.output != target.output {
                 Arc::make_mut(&mut selected.output).join(&target.output);
             }
             selected.add(found);
         }
     }
-    for selected in selection.values_mut() {
+    stands &= view.complaints.iter().count() == complaints_before;
+    for selected in series.values_mut() {
         selected.tidy();
     }
-    (selection, complete)
+    Selection { series, complete, stands }
 }
 
 impl Selected {
@@ -437,8 +460,10 @@ fn called(id: Identity, stat: &Stat) -> String {
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
     use super::*;
+    use crate::kernel::clock::SystemClock;
 
     fn target(name: Option<&str>, unit: &str) -> Target {
         let glob = UnitGlob::try_from(unit.to_owned()).unwrap_or_else(|error| unreachable!("{error}"));
@@ -446,6 +471,45 @@ mod tests {
         let output = Output { name_tag: "process_name".to_owned(), tags, collect, psstat_fields };
         let name = name.map(String::from);
         Target::new(unit.to_owned(), name, Source::SystemdUnit(glob), Filters::default(), output)
+    }
+
+    /// In a host of the processes 10 and 11, with pidfiles.
+    #[test]
+    fn what_stands_is_what_was_found_whole_and_can_change_only_by_what_is_told() {
+        let [proc_root, files] = [0; 2].map(|_| tempfile::tempdir().unwrap());
+        for pid in [10, 11] {
+            let text = format!("{pid} (x) S 1 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 5 0 5\n");
+            std::fs::create_dir(proc_root.path().join(pid.to_string())).unwrap();
+            std::fs::write(proc_root.path().join(format!("{pid}/stat")), text).unwrap();
+        }
+        let file = |text: &str| {
+            let path = files.path().join(text.replace('\n', "-"));
+            std::fs::write(&path, text).unwrap();
+            Source::PidFile(PidFile::new(path, StalePolicy::Warn))
+        };
+        let named_x = || Filters { pattern: "x".parse().ok(), ..Filters::default() };
+        let cases = [
+            ("a pid", Source::Pid(10), Filters::default(), true),
+            ("a pid that is not there", Source::Pid(12), Filters::default(), false),
+            ("a pidfile", file("10\n11\n"), Filters::default(), true),
+            ("a pidfile of one that is not there", file("10\n12\n"), Filters::default(), false),
+            ("a pidfile that is none", file("ten"), Filters::default(), false),
+            ("no pidfile", Source::PidFile(PidFile::new("/none".into(), StalePolicy::Skip)), Filters::default(), false),
+            ("a pid that must match", Source::Pid(10), named_x(), false),
+            ("all that match", Source::All, named_x(), false),
+            ("children of init", Source::ChildrenOfInit, Filters::default(), false),
+        ];
+        let mut host = Host::open(proc_root.path(), files.path(), Box::new(SystemClock)).unwrap();
+        let mut processes = Processes::default();
+        processes.scan(&mut host.proc, &SystemClock).unwrap();
+        for (what, source, filters, expected) in cases {
+            let output = target(None, "x").output;
+            let target = Target::new(what.into(), None, source, filters, Arc::unwrap_or_clone(output));
+            let steady = Target::new("10".into(), None, Source::Pid(10), Filters::default(), (*target.output).clone());
+            let mut targets = [steady, target];
+            let selection = select(&mut targets, &processes, &mut host, &mut Complaints::default());
+            assert_eq!(selection.stands, expected, "{what}");
+        }
     }
 
     /// What stands for one thing is unknown when not everything could be looked at; of several things, those that were

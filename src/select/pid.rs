@@ -29,7 +29,8 @@ pub(super) fn lookup<'a>(pids: &[u32], view: &mut View<'a>) -> Found<'a> {
                 view.complaints.add(Trouble::Denied, hidden(*pid));
             }
             // Born after the listing: saying that it is not there would be wrong.
-            None => found.incomplete |= view.proc.is_process(*pid),
+            None if view.proc.is_process(*pid) => found.incomplete = true,
+            None => found.awaited = true,
         }
     }
     found
