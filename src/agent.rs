@@ -45,16 +45,28 @@ pub struct Agent {
     processes: Processes,
     collectors: Collectors,
     series: BTreeMap<Tags, Series>,
-    /// What was selected at the last gather and what is read of it, if that stands until something happens.
-    standing: Option<(Selection, Plan)>,
+    /// What was read of their members, from one gather to the next only if all is at rest.
+    samples: Samples,
+    /// What was selected then, if that stands until something happens.
+    standing: Option<Standing>,
     /// The tags of the line about this plugin, if there is to be one.
     self_stats: Option<Tags>,
     complaints: Complaints,
     cache: Option<Cache>,
     /// CLOCK_MONOTONIC (ns) of the last gather. `None`: what is there at the next one is not new.
     gathered: Option<u64>,
+    /// Of the lines of the last gather, bytes: those of the next will not be much longer.
+    length: usize,
     /// How many files of /proc may be held open.
     holdable: usize,
+}
+
+/// A selection that stands until something happens.
+struct Standing {
+    selection: Selection,
+    plan: Plan,
+    /// Whether nothing had happened at the last gather, and nothing was wrong: if so again, all is as it was left then.
+    is_at_rest: bool,
 }
 
 /// Runs until a stop is asked for or stdout is closed.
@@ -132,11 +144,13 @@ impl Agent {
             holdable,
             collectors: Collectors::new(settings.bounds),
             series: BTreeMap::new(),
+            samples: Samples::default(),
             standing: None,
             self_stats: settings.self_stats,
             complaints: Complaints::default(),
             cache: None,
             gathered: None,
+            length: 0,
         };
         agent.hold_files_of_a_real_proc_only();
         if let Some((cache, state)) = cache {
@@ -167,7 +181,7 @@ impl Agent {
         let wants_procmaps = wants(&self.targets, Measurement::Procmaps);
         match self.gathered {
             None => {
-                self.gathered = self.look().map(|(at, _)| at);
+                self.gathered = self.look();
                 self.collectors.busiest.begin_interval(self.gathered.unwrap_or_default());
                 self.complaints.say_changes();
             }
@@ -190,11 +204,14 @@ impl Agent {
     /// One gather: its lines.
     pub fn gather(&mut self) -> Vec<u8> {
         let (realtime, begun) = (self.host.clock.realtime(), self.host.clock.monotonic());
-        let (mut lines, mut processes) = (Lines::at(realtime), 0);
-        if let Some((at, samples)) = self.look() {
-            self.write_lines(&mut lines, at, &samples);
-            processes = samples.count();
+        let (mut lines, mut processes) = (Lines::at(realtime, self.length), 0);
+        if let Some(at) = self.look() {
+            self.write_lines(&mut lines, at);
+            processes = self.samples.count();
             self.gathered = Some(at);
+            if !self.standing.as_ref().is_some_and(|standing| standing.is_at_rest) {
+                self.samples = Samples::default(); // of thousands they are half a megabyte
+            }
         }
         self.host.accounting.complain(&mut self.complaints);
         self.save();
@@ -209,13 +226,42 @@ impl Agent {
             self_stats::write(&mut lines, tags, gather, &self.complaints);
         }
         self.complaints.say_changes();
-        lines.into_bytes()
+        let lines = lines.into_bytes();
+        self.length = lines.len();
+        lines
     }
 
-    /// Select, sample, account; returns CLOCK_MONOTONIC (ns) of it, and the samples. `None`: `/proc` could not be listed, and
-    /// nothing was done.
-    fn look(&mut self) -> Option<(u64, Samples)> {
+    /// Select, sample, account; returns CLOCK_MONOTONIC (ns) of it. `None`: `/proc` could not be listed, and nothing was done.
+    fn look(&mut self) -> Option<u64> {
         let at = self.host.clock.monotonic();
+        self.learn_who_exists()?;
+        let is_undisturbed =
+            self.host.pidfiles.begin_gather(self.host.clock.realtime()) && !self.processes.is_disturbed();
+        let standing = self.standing.take().filter(|_| is_undisturbed);
+        let (stood, rested) = (standing.is_some(), standing.as_ref().is_some_and(|standing| standing.is_at_rest));
+        let (selection, plan, members) = match standing {
+            Some(Standing { selection, plan, .. }) => (selection, plan, None),
+            None => self.select(),
+        };
+        self.watch(&plan);
+        let is_at_rest = stood && plan.is_of_cpu_and_memory() && self.processes.are_at_rest();
+        if is_at_rest && rested {
+            self.series.values_mut().for_each(|series| series.rest(at));
+        } else {
+            let mut members = members.unwrap_or_else(|| self.members_as_before(&selection.series));
+            let vanished = self.take_out_vanished(&mut members);
+            self.sample(&plan, at);
+            self.account(&selection.series, members.into_iter().zip(vanished), at);
+            self.end_those_not_selected(selection.complete, at);
+        }
+        self.processes.end_gather();
+        let is_at_rest = is_at_rest && self.complaints.iter().next().is_none();
+        self.standing = selection.stands.then_some(Standing { selection, plan, is_at_rest });
+        Some(at)
+    }
+
+    /// Brings the process table up to date. `None`: `/proc` could not be listed.
+    fn learn_who_exists(&mut self) -> Option<()> {
         let Host { proc, clock, accounting, .. } = &mut self.host;
         match accounting.update(&mut self.processes, proc, clock.as_ref()) {
             Ok(None) => {}
@@ -229,25 +275,11 @@ impl Agent {
                 return None;
             }
         }
-        let (selection, plan, mut members) = self.select();
-        let (samples, vanished) = self.sample(&plan, &mut members, at);
-        self.account(&selection.series, members.into_iter().zip(vanished), &samples, at);
-        self.end_those_not_selected(selection.complete, &samples, at);
-        self.processes.end_gather();
-        self.standing = selection.stands.then_some((selection, plan));
-        Some((at, samples))
+        Some(())
     }
 
-    /// What is selected, what is to be read of it, and the members of each series in their order: as at the last gather, unless
-    /// something has happened since. They are watched from now on.
-    fn select(&mut self) -> (Selection, Plan, Vec<Vec<Member>>) {
-        let are_as_they_were = self.host.pidfiles.begin_gather(self.host.clock.realtime());
-        let stands = are_as_they_were && !self.processes.is_disturbed();
-        if let Some((selection, plan)) = self.standing.take().filter(|_| stands) {
-            let members = |tags| self.series.get(tags).map(|series| series.members().to_vec()).unwrap_or_default();
-            let members = selection.series.keys().map(members).collect();
-            return (selection, plan, members);
-        }
+    /// What is selected, what is to be read of it, and the members of each series in their order. They are watched from now on.
+    fn select(&mut self) -> (Selection, Plan, Option<Vec<Vec<Member>>>) {
         let Self { targets, processes, host, complaints, .. } = self;
         let selection = select(targets, processes, host, complaints);
         let members = self.members(&selection.series);
@@ -255,7 +287,7 @@ impl Agent {
         let series = series.map(|((tags, selected), members)| (tags, selected, members.as_slice()));
         let plan = Plan::new(measurements(&self.targets), series);
         self.processes.choose(&plan.ids());
-        (selection, plan, members)
+        (selection, plan, Some(members))
     }
 
     /// The members of each series selected, in their order.
@@ -268,28 +300,41 @@ impl Agent {
         members.collect()
     }
 
-    /// Reads the members, each once. Those that went away meanwhile are taken out: they are returned, too.
-    fn sample(&mut self, plan: &Plan, members: &mut [Vec<Member>], at: u64) -> (Samples, Vec<Vec<Member>>) {
-        let Self { processes, host, collectors, complaints, .. } = self;
-        let Host { proc, taskstats, accounting, .. } = host;
+    /// The same, of a selection that stands.
+    fn members_as_before(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
+        let members = |tags| self.series.get(tags).map(|series| series.members().to_vec()).unwrap_or_default();
+        selection.keys().map(members).collect()
+    }
+
+    /// Reads the stats of the members and all that descends from them, each once.
+    fn watch(&mut self, plan: &Plan) {
+        let Self { processes, host, complaints, .. } = self;
+        let Host { proc, accounting, .. } = host;
         // A nice value is changed from outside.
         if let Some(error) = processes.watch(proc, !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }
-        let vanished = members
-            .iter_mut()
-            .map(|members| members.extract_if(.., |member| processes.has_vanished(member.id)).collect());
-        let vanished = vanished.collect();
         accounting.conclude(processes);
+    }
+
+    /// Takes those out that went away before they could be read, and returns them.
+    fn take_out_vanished(&self, members: &mut [Vec<Member>]) -> Vec<Vec<Member>> {
+        let has_vanished = |member: &mut Member| self.processes.has_vanished(member.id);
+        members.iter_mut().map(|members| members.extract_if(.., has_vanished).collect()).collect()
+    }
+
+    /// Reads what else is wanted of the members, and settles their accounts.
+    fn sample(&mut self, plan: &Plan, at: u64) {
+        let Self { processes, host, collectors, complaints, .. } = self;
+        let Host { proc, taskstats, .. } = host;
         let look = &mut Look { processes, proc, taskstats: taskstats.as_mut(), complaints };
-        (collectors.sample(plan, at, look), vanished)
+        self.samples = collectors.sample(plan, at, look);
     }
 
     fn account(
         &mut self,
         selection: &BTreeMap<Tags, Selected>,
         members: impl Iterator<Item = (Vec<Member>, Vec<Member>)>,
-        samples: &Samples,
         at: u64,
     ) {
         for series in self.series.values_mut() {
@@ -305,7 +350,8 @@ impl Agent {
             series.output = Arc::clone(&selected.output);
             let (top, of_cgroups) = (selected.top(&members), !selected.cgroups.is_empty());
             let selected = selected.ids.clone();
-            let (processes, collectors, previous) = (&self.processes, &self.collectors, self.gathered);
+            let (processes, samples) = (&self.processes, &self.samples);
+            let (collectors, previous) = (&self.collectors, self.gathered);
             let reading = Reading {
                 members,
                 vanished,
@@ -324,10 +370,10 @@ impl Agent {
     }
 
     /// A series of which nothing was found is over, unless it may only not have been seen: then nothing is said of it.
-    fn end_those_not_selected(&mut self, complete: bool, samples: &Samples, at: u64) {
+    fn end_those_not_selected(&mut self, complete: bool, at: u64) {
         for series in self.series.values_mut().filter(|series| series.over) {
             if complete {
-                let reading = Reading::nothing(&self.processes, samples, &self.collectors, at, self.gathered);
+                let reading = Reading::nothing(&self.processes, &self.samples, &self.collectors, at, self.gathered);
                 series.account(reading, false);
             } else {
                 (series.over, series.unknown) = (false, true);
@@ -360,8 +406,8 @@ impl Agent {
     }
 
     /// Writes the lines of all series; those that are over are forgotten.
-    fn write_lines(&mut self, lines: &mut Lines, at: u64, samples: &Samples) {
-        let Self { host, series, processes, collectors, complaints, .. } = self;
+    fn write_lines(&mut self, lines: &mut Lines, at: u64) {
+        let Self { host, series, processes, samples, collectors, complaints, .. } = self;
         let mem_total = collectors.mem_total.get(&host.proc, at, complaints);
         let from = Sources { processes, samples, collectors, mem_total };
         for (tags, series) in series.iter_mut().filter(|(_, series)| series.is_worth_a_line()) {
@@ -439,7 +485,7 @@ impl Agent {
         self.hold_files_of_a_real_proc_only();
         self.standing = None;
         self.gathered = None; // what the new targets find is not new
-        self.gathered = self.look().map(|(at, _)| at);
+        self.gathered = self.look();
         self.complaints.say_changes();
         say(Level::Info, "The configuration was read again");
     }

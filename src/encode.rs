@@ -142,10 +142,10 @@ pub struct Lines {
 }
 
 impl Lines {
-    /// None so far; `realtime`: ns since the epoch.
+    /// None so far; `realtime`: ns since the epoch. There is room for so many bytes at first.
     #[must_use]
-    pub fn at(realtime: u64) -> Self {
-        Self { text: String::new(), end: format!(" {}\n", signed(realtime)), count: 0 }
+    pub fn at(realtime: u64, bytes: usize) -> Self {
+        Self { text: String::with_capacity(bytes), end: format!(" {}\n", signed(realtime)), count: 0 }
     }
 
     /// Adds one: a measurement of a series, with the name and the value of each field that is known. Without any there is no line.
@@ -213,7 +213,7 @@ mod tests {
     }
 
     fn text(tags: &Tags, fields: &[(&'static str, Value)]) -> String {
-        let mut lines = Lines::at(1_700_000_000_000_000_001);
+        let mut lines = Lines::at(1_700_000_000_000_000_001, 0);
         lines.add("psstat", tags, fields.iter().copied());
         assert_eq!(lines.count(), lines.text.lines().count());
         String::from_utf8(lines.into_bytes()).unwrap()

@@ -221,6 +221,11 @@ impl Series {
         self.rate.begin(self.cpu_time.total(), self.at);
     }
 
+    /// Takes in that nothing has happened to it or to its members since the last gather, nor had then.
+    pub fn rest(&mut self, at: u64) {
+        self.at = at;
+    }
+
     /// Takes in what the members were charged and what they counted.
     fn credit_all(&mut self, reading: &Reading, unseen: &[&Unseen]) {
         let gone = self.gone(reading);

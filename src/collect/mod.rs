@@ -150,6 +150,13 @@ impl Plan {
         self.measurements.contains(&measurement)
     }
 
+    /// Whether nothing is to be read but what the process table and `/proc/<pid>/schedstat` show.
+    #[must_use]
+    pub fn is_of_cpu_and_memory(&self) -> bool {
+        let is_of_them = |measurement| matches!(measurement, &Measurement::Psstat | &Measurement::Procstat);
+        self.measurements.iter().all(is_of_them) && !self.processes.iter().any(|(_, needs)| needs.busiest)
+    }
+
     /// The processes of which something is needed.
     fn ids_of(&self, is_needed: impl Fn(&Needs) -> bool) -> Vec<Identity> {
         self.processes.iter().filter(|(_, needs)| is_needed(needs)).map(|(id, _)| *id).collect()

@@ -50,6 +50,8 @@ pub struct Processes {
     watched: Vec<Identity>,
     /// Whether the processes that descend from those chosen may be others, or have other parents or names, than when they were chosen.
     is_disturbed: bool,
+    /// Whether none of them had to be read at this gather: each sleeps as it did.
+    all_sleep: bool,
     /// Their files, so far as they are held open.
     files: Files,
     /// The exit records of those that are dead and not reaped.
@@ -256,6 +258,7 @@ impl Processes {
     /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be as they were for up
     /// to 30 s.
     pub fn watch(&mut self, proc: &mut Proc, may_doze: bool) -> Option<io::Error> {
+        self.all_sleep = !self.is_scanned;
         if self.is_scanned {
             return None;
         }
@@ -275,7 +278,7 @@ impl Processes {
             };
             match read {
                 Ok(Read::Stat(stat)) if stat.id == id => {
-                    self.is_disturbed |= stat.ppid != known.ppid;
+                    (self.all_sleep, self.is_disturbed) = (false, self.is_disturbed || stat.ppid != known.ppid);
                     self.table.update(&stat);
                 }
                 Ok(Read::Same) => {}
@@ -286,6 +289,7 @@ impl Processes {
                 }
             }
         }
+        self.all_sleep &= self.vanished.is_empty() && self.stale.is_empty();
         self.stale.sort_unstable();
         self.vanished.sort_unstable();
         self.is_disturbed |= !self.vanished.is_empty();
@@ -360,6 +364,13 @@ impl Processes {
     /// All of them, by pid.
     pub fn iter(&self) -> impl Iterator<Item = &Stat> {
         self.table.iter()
+    }
+
+    /// Whether those that are watched are as they were at the last gather, and nothing was told of any child of theirs: then they
+    /// have used nothing and are charged nothing.
+    #[must_use]
+    pub fn are_at_rest(&self) -> bool {
+        self.all_sleep && !self.is_disturbed && !self.unseen.keys().any(|id| self.is_watched(id.pid))
     }
 
     /// Those that are watched, by pid.
