@@ -7,7 +7,7 @@
 //!
 //! A benchmark reports and does not assert: a peer that is missing is left out, which is said, and goals are met or missed.
 //!
-//! This executable is the processes that are watched too: `tree NAME SIZE`, `workload NAME CGROUP` and `step NAME`.
+//! This executable is the processes that are watched too: `tree NAME SIZE ROOT`, `workload NAME CGROUP` and `step NAME`.
 #![allow(clippy::print_stdout)] // a benchmark's result
 #![allow(clippy::print_stderr)] // and how far it is
 #![allow(unreachable_pub)] // nothing in a benchmark is reached from elsewhere
@@ -59,7 +59,7 @@ use anyhow::Result;
 fn main() -> Result<()> {
     let arguments: Vec<_> = std::env::args().collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [_, "tree", name, size] => forest::grow(name, size),
+        [_, "tree", name, size, root] => forest::grow(name, size, root),
         [_, "workload", name, cgroup] => truth::run(name, cgroup),
         [_, "step", name] => workloads::step(name),
         // cargo adds --bench.
@@ -73,9 +73,10 @@ fn bench(cost: bool, truth: bool) -> Result<()> {
     report::heed_signals()?;
     println!("{}\n", report::caption());
     if cost {
-        let costs = [cost::measure(&cost::FEW_OF_MANY)?, cost::measure(&cost::WHOLE_FOREST)?];
+        let [few, work, whole] = [&cost::FEW_OF_MANY, &cost::FEW_THAT_WORK, &cost::WHOLE_FOREST];
+        let costs = [cost::measure(few)?, cost::measure(work)?, cost::measure(whole)?];
         report::print_costs(&costs);
-        let [few, whole] = &costs;
+        let [few, _, whole] = &costs;
         report::print_goals(few, whole);
     }
     if truth {

@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::contenders::{Clocked, Exporter, Plugin, apps_plugin, sample, setting, telegraf};
 use crate::floors::Floors;
-use crate::forest::{self, Tree};
+use crate::forest::{self, Root, Tree};
 use crate::process::{Process, scratch};
 use crate::report::{go_on, leave_out, note};
 use crate::series::Series;
@@ -26,13 +26,17 @@ pub struct Scenario {
     pub what: &'static str,
     trees: usize,
     size: usize,
+    root: Root,
     /// Processes beside those, which nobody has asked about.
     others: usize,
     rounds: usize,
 }
 
-pub static FEW_OF_MANY: Scenario = Scenario { what: "few of many", trees: 20, size: 1, others: 5000, rounds: 30 };
-pub static WHOLE_FOREST: Scenario = Scenario { what: "whole forest", trees: 20, size: 250, others: 0, rounds: 10 };
+pub static FEW_OF_MANY: Scenario =
+    Scenario { what: "few of many", trees: 20, size: 1, root: Root::Sleeps, others: 5000, rounds: 30 };
+pub static FEW_THAT_WORK: Scenario = Scenario { what: "few that work", root: Root::Works, ..FEW_OF_MANY };
+pub static WHOLE_FOREST: Scenario =
+    Scenario { what: "whole forest", trees: 20, size: 250, root: Root::Sleeps, others: 0, rounds: 10 };
 
 /// What came of it. A contender that is not here could not be run.
 pub struct Costs {
@@ -54,8 +58,8 @@ pub struct Cost {
 
 pub fn measure(scenario: &'static Scenario) -> Result<Costs> {
     note(&format!("{}: planting", scenario.what));
-    let trees = forest::plant(scenario.trees, scenario.size, "tree")?;
-    let others = forest::plant(scenario.others.div_ceil(250), scenario.others.min(250), "other")?;
+    let trees = forest::plant(scenario.trees, scenario.size, "tree", scenario.root)?;
+    let others = forest::plant(scenario.others.div_ceil(250), scenario.others.min(250), "other", Root::Sleeps)?;
     let host = Host { trees, size: scenario.size, directory: scratch()? };
     host.write_pidfiles()?;
     let mut floors = Floors::over(&crate::pids_in_proc()?)?;
@@ -312,12 +316,15 @@ impl Runner {
 impl Costs {
     /// Title and processes, for a caption.
     pub fn describe(&self) -> String {
-        let Scenario { trees, size, others, .. } = self.scenario;
+        let Scenario { trees, size, root, others, .. } = self.scenario;
         let mut text = if *size == 1 {
             format!("{trees} pidfiles of one process each")
         } else {
             format!("{trees} trees of {size} processes each")
         };
+        if *root == Root::Works {
+            text.push_str(", which has run since the last gather");
+        }
         if *others > 0 {
             let _ = write!(text, ", on a host with {others} others");
         }

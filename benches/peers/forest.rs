@@ -1,11 +1,34 @@
-//! What is watched: trees of processes that sleep. The roots are this executable, run with `tree NAME SIZE`.
+//! What is watched: trees of processes that sleep. The roots are this executable, run with `tree NAME SIZE ROOT`.
 
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use rustix::process::{Pid, Signal, WaitOptions};
 
 use crate::process::Process;
+
+/// How often a root that does something does so: several times between two gathers.
+const TURN: Duration = Duration::from_millis(50);
+
+/// What the root of a tree does.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Root {
+    Sleeps,
+    /// A little, again and again.
+    Works,
+}
+
+impl Root {
+    const WORKS: &str = "works";
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Sleeps => "sleeps",
+            Self::Works => Self::WORKS,
+        }
+    }
+}
 
 /// A tree of which each process is a child of the root. All of it is a process group.
 pub struct Tree {
@@ -19,9 +42,14 @@ impl Tree {
         self.root.id()
     }
 
-    fn plant(name: String, size: usize) -> Result<Self> {
+    fn plant(name: String, size: usize, root: Root) -> Result<Self> {
         let mut command = Command::new("/proc/self/exe");
-        command.arg("tree").arg(&name).arg(size.to_string()).stdin(Stdio::null()).stdout(Stdio::piped());
+        command
+            .arg("tree")
+            .arg(&name)
+            .args([&size.to_string(), root.name()])
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped());
         let mut root = Process::start(&mut command)?;
         let grown = root.stdout()?.line();
         let tree = Self { name, root };
@@ -40,14 +68,14 @@ impl Drop for Tree {
 }
 
 /// So many trees of so many processes each, numbered after `name`.
-pub fn plant(trees: usize, size: usize, name: &str) -> Result<Vec<Tree>> {
+pub fn plant(trees: usize, size: usize, name: &str, root: Root) -> Result<Vec<Tree>> {
     // The killed are reaped here, whether or not the host's init would do it.
     rustix::process::set_child_subreaper(Some(rustix::process::getpid()))?;
-    (0..trees).map(|number| Tree::plant(format!("{name}{number:02}"), size)).collect()
+    (0..trees).map(|number| Tree::plant(format!("{name}{number:02}"), size, root)).collect()
 }
 
-/// The root of a tree: forks the others, says so and sleeps.
-pub fn grow(name: &str, size: &str) -> Result<()> {
+/// The root of a tree: forks the others, says so and does what it is to do.
+pub fn grow(name: &str, size: &str, works: &str) -> Result<()> {
     rustix::process::setpgid(None, None)?;
     let root = rustix::process::getpid();
     for _ in 1..size.parse()? {
@@ -60,7 +88,7 @@ pub fn grow(name: &str, size: &str) -> Result<()> {
     }
     rustix::thread::set_name(&std::ffi::CString::new(name)?)?;
     println!("grown");
-    sleep()
+    if works == Root::WORKS { work() } else { sleep() }
 }
 
 /// A child of the root. It ends with it, also if that was killed before it was watched.
@@ -70,6 +98,12 @@ fn sleep_beside(root: Pid) -> ! {
         std::process::exit(1);
     }
     sleep()
+}
+
+fn work() -> ! {
+    loop {
+        std::thread::sleep(TURN);
+    }
 }
 
 fn sleep() -> ! {
