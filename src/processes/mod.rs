@@ -165,7 +165,9 @@ impl Processes {
             own::give_all_memory_back(); // what the journal knew of them was in small pieces
         }
         self.is_disturbed |= births.iter().any(|birth| self.concerns_watched(birth.id.pid))
-            || ancestors.iter().any(|(.., before)| before.is_some_and(|id| self.is_watched(id.pid)));
+            || ancestors
+                .iter()
+                .any(|(.., before)| before.is_some_and(|id| self.is_watched(id.pid) || self.get_exactly(id).is_none()));
         self.records.extend(births.into_iter().filter_map(|birth| Some((birth.id, birth.record?))));
         for (pid, record) in orphans.into_iter().chain(changed) {
             self.look_again(pid, record, &mut look);
@@ -789,6 +791,25 @@ mod tests {
             processes.watch(&mut proc, false);
             assert_eq!(processes.is_disturbed(), expected, "{what}");
         }
+    }
+
+    /// It could not be read at the gather at which its parent was gone, and so it is told of at the next.
+    #[test]
+    fn a_late_birth_below_one_that_has_gone_disturbs() {
+        let root = tempfile::tempdir().unwrap();
+        let [_, id, _] = [(1, 0), (10, 1), (11, 10)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
+        let (mut proc, mut processes, mut journal) = scanned(root.path());
+        processes.follow(&mut journal, &|_| false, &mut proc, TICK);
+        processes.choose(&[id]);
+        born(root.path(), &mut journal, 11, 20, 1);
+        fs::write(root.path().join("20/stat"), "nonsense").unwrap();
+        journal.record(record(11, 10));
+        assert!(processes.follow(&mut journal, &|pid| pid == 11, &mut proc, TICK).is_some());
+        processes.choose(&[id]);
+        assert!(!processes.is_disturbed());
+        process(root.path(), 20, 1, 6);
+        assert!(processes.follow(&mut journal, &|_| false, &mut proc, TICK).is_none());
+        assert!(processes.is_disturbed());
     }
 
     fn born(root: &Path, journal: &mut Journal, parent: u32, child: u32, ppid: u32) {
