@@ -3,6 +3,8 @@
 //! ```text
 //! prompt → select → sample → account → encode → write
 //! ```
+//!
+//! What was selected stands while nothing happens to it, and what was accounted while it rests.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -65,7 +67,8 @@ pub struct Agent {
 struct Standing {
     selection: Selection,
     plan: Plan,
-    /// Whether nothing had happened at the last gather, and nothing was wrong: if so again, all is as it was left then.
+    /// Whether nothing had happened at the last gather, and nothing was wrong. That one still settled what was owed and let go of who
+    /// had departed; if nothing has happened again, nothing is left to do, and what it left stands.
     is_at_rest: bool,
 }
 
@@ -237,15 +240,16 @@ impl Agent {
         self.learn_who_exists()?;
         let is_undisturbed =
             self.host.pidfiles.begin_gather(self.host.clock.realtime()) && !self.processes.is_disturbed();
-        let standing = self.standing.take().filter(|_| is_undisturbed);
-        let (stood, rested) = (standing.is_some(), standing.as_ref().is_some_and(|standing| standing.is_at_rest));
-        let (selection, plan, members) = match standing {
-            Some(Standing { selection, plan, .. }) => (selection, plan, None),
-            None => self.select(),
+        let (selection, plan, was_at_rest, members) = match self.standing.take().filter(|_| is_undisturbed) {
+            Some(Standing { selection, plan, is_at_rest }) => (selection, plan, is_at_rest, None),
+            None => {
+                let (selection, plan, members) = self.select();
+                (selection, plan, false, Some(members))
+            }
         };
         self.watch(&plan);
-        let is_at_rest = stood && plan.is_of_cpu_and_memory() && self.processes.are_at_rest();
-        if is_at_rest && rested {
+        let all_rest = members.is_none() && plan.is_of_cpu_and_memory() && self.processes.are_at_rest();
+        if all_rest && was_at_rest {
             self.series.values_mut().for_each(|series| series.rest(at));
         } else {
             let mut members = members.unwrap_or_else(|| self.members_as_before(&selection.series));
@@ -255,7 +259,7 @@ impl Agent {
             self.end_those_not_selected(selection.complete, at);
         }
         self.processes.end_gather();
-        let is_at_rest = is_at_rest && self.complaints.iter().next().is_none();
+        let is_at_rest = all_rest && self.complaints.is_empty();
         self.standing = selection.stands.then_some(Standing { selection, plan, is_at_rest });
         Some(at)
     }
@@ -279,7 +283,7 @@ impl Agent {
     }
 
     /// What is selected, what is to be read of it, and the members of each series in their order. They are watched from now on.
-    fn select(&mut self) -> (Selection, Plan, Option<Vec<Vec<Member>>>) {
+    fn select(&mut self) -> (Selection, Plan, Vec<Vec<Member>>) {
         let Self { targets, processes, host, complaints, .. } = self;
         let selection = select(targets, processes, host, complaints);
         let members = self.members(&selection.series);
@@ -287,7 +291,7 @@ impl Agent {
         let series = series.map(|((tags, selected), members)| (tags, selected, members.as_slice()));
         let plan = Plan::new(measurements(&self.targets), series);
         self.processes.choose(&plan.ids());
-        (selection, plan, Some(members))
+        (selection, plan, members)
     }
 
     /// The members of each series selected, in their order.
@@ -492,5 +496,55 @@ impl Agent {
 
     fn watched_directories(&self) -> impl Iterator<Item = &Path> {
         self.targets.iter().filter_map(Target::watched_directory)
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::print_stderr)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::process::{Child, Stdio};
+
+    use super::*;
+    use crate::config::values::AccountBy;
+    use crate::kernel::elsewhere::skip;
+
+    /// What runs by events, as root; else there is none.
+    fn agent(child: &Child) -> Option<Agent> {
+        let arguments = ["telegraf-taskstats", "--pid", &child.id().to_string()].map(Into::into);
+        let settings = Settings::load(&Arguments::of(arguments.into_iter()).unwrap()).unwrap();
+        let mut host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock)).unwrap();
+        host.listen(AccountBy::Auto, false);
+        if host.accounting.name() == "scan" {
+            skip("there are no events");
+            return None;
+        }
+        Some(Agent::new(settings, host, 100))
+    }
+
+    fn is_at_rest(agent: &Agent) -> bool {
+        agent.standing.as_ref().is_some_and(|standing| standing.is_at_rest)
+    }
+
+    /// That it is so, and not only that the lines are as if it were.
+    #[test]
+    fn one_that_sleeps_is_at_rest_until_it_wakes_up() {
+        let (stdin, stdout) = (Stdio::piped(), Stdio::piped());
+        let mut child = std::process::Command::new("cat").stdin(stdin).stdout(stdout).spawn().unwrap();
+        if let Some(mut agent) = agent(&child) {
+            let deadline = Instant::now() + Duration::from_secs(60);
+            for _ in 0..3 {
+                child.stdin.as_mut().unwrap().write_all(b"x").unwrap();
+                child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
+                agent.gather();
+                assert!(!is_at_rest(&agent), "it has just run");
+                while !is_at_rest(&agent) {
+                    assert!(Instant::now() < deadline, "it has not run since long ago");
+                    agent.gather();
+                }
+            }
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
     }
 }

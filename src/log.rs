@@ -96,6 +96,7 @@ impl Trouble {
 pub struct Complaints {
     said: BTreeMap<String, Trouble>,
     now: BTreeMap<String, Trouble>,
+    added: u64,
     /// What a bound leaves out is said once and for all: what is near the bound comes and goes.
     bounded: BTreeSet<String>,
 }
@@ -104,11 +105,24 @@ impl Complaints {
     /// Something is wrong at this gather.
     pub fn add(&mut self, trouble: Trouble, complaint: String) {
         self.now.insert(complaint, trouble);
+        self.added = self.added.wrapping_add(1);
     }
 
     /// What is wrong at this gather.
     pub fn iter(&self) -> impl Iterator<Item = (Trouble, &str)> {
         self.now.iter().map(|(complaint, trouble)| (*trouble, complaint.as_str()))
+    }
+
+    /// Whether nothing is wrong at this gather.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.now.is_empty()
+    }
+
+    /// How often something was found to be wrong so far, at whatever gather.
+    #[must_use]
+    pub fn added(&self) -> u64 {
+        self.added
     }
 
     /// Takes back what was added since the last gather.

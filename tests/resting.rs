@@ -15,7 +15,7 @@ use tempfile::TempDir;
 use watched::Sleeper;
 
 /// More gathers than it takes to believe that a process sleeps, and that nothing is left to do.
-const GATHERS: usize = 8;
+const GATHERS: usize = 24;
 /// All but p_cpu_thread_max, for which threads are looked at at every gather.
 const FIELDS: &str = "p_cpu,p_mem,n_proc,n_zombie,cpu_time,started,exited,restarts";
 /// What a text in ticks hides of user and system time, ns, twice.
@@ -103,9 +103,8 @@ impl Run {
     /// its time.
     fn rest(&mut self) -> String {
         let lines: Vec<_> = (0..GATHERS).map(|_| self.gather()).collect();
-        let fields = |line: &str| {
-            ["n_proc", "cpu_time", "p_mem", "started", "exited"].map(|name| field(line, name).map(String::from))
-        };
+        let fields =
+            |line: &str| ["n_proc", "cpu_time", "started", "exited"].map(|name| field(line, name).map(String::from));
         assert_eq!(fields(&lines[GATHERS - 2]), fields(&lines[GATHERS - 1]), "{lines:?}");
         lines[GATHERS - 1].clone()
     }
@@ -120,10 +119,12 @@ impl Run {
 fn one_that_wakes_up_has_used_what_it_has_used() {
     let mut run = Run::new();
     let before = [run.number("cpu_time"), run.worker.used()];
-    run.worker.tell("i=0; while [ $i -lt 300000 ]; do i=$((i+1)); done; echo $i");
+    while run.worker.used() < before[1] + 3 * TICKS {
+        run.worker.tell("i=0; while [ $i -lt 10000 ]; do i=$((i+1)); done; echo $i");
+    }
     let after = [run.number("cpu_time"), run.worker.used()];
     let [counted, used] = [0, 1].map(|of| after[of] - before[of]);
-    assert!(counted.abs_diff(used) < TICKS && used > 2 * TICKS, "{counted} of {used} ns");
+    assert!(counted.abs_diff(used) < TICKS, "{counted} of {used} ns");
     run.rest();
     assert_eq!(run.number("cpu_time"), after[0], "it has slept since");
 }
@@ -180,7 +181,9 @@ fn one_that_is_missing_is_found_when_it_comes() {
     fs::write(run.directory.path().join("worker.pid"), format!("{}\n{missing}\n", run.worker.pid())).unwrap();
     assert_eq!(run.number("n_proc"), 1);
     run.rest();
+    let mut tries = 0..1000;
     let come = loop {
+        assert!(tries.next().is_some(), "another has the pid {missing}");
         if let Err(error) = fs::write("/proc/sys/kernel/ns_last_pid", (missing - 1).to_string()) {
             return support::skip(&format!("no pid can be chosen: {error}"));
         }

@@ -205,7 +205,7 @@ impl Target {
     }
 
     /// Whether what it finds depends on nothing but the processes found and their pidfiles, if it finds any.
-    fn is_steady(&self) -> bool {
+    fn can_stand(&self) -> bool {
         matches!(self.source, Source::Pid(_) | Source::PidFile(_)) && self.filters.are_empty()
     }
 
@@ -367,8 +367,8 @@ pub fn select(
     let hierarchies = if targets.iter().any(Target::asks_for_cgroups) { host.hierarchies() } else { Vec::new() };
     let own_pid = host.proc.own_pid();
     host.pidfiles.begin_reading();
-    let complaints_before = complaints.iter().count();
-    let mut stands = targets.iter().all(Target::is_steady);
+    let added = complaints.added();
+    let mut stands = targets.iter().all(Target::can_stand);
     let view = &mut View {
         processes,
         proc: &mut host.proc,
@@ -393,7 +393,7 @@ pub fn select(
             selected.add(found);
         }
     }
-    stands &= view.complaints.iter().count() == complaints_before;
+    stands &= view.complaints.added() == added;
     for selected in series.values_mut() {
         selected.tidy();
     }
@@ -505,8 +505,8 @@ mod tests {
         for (what, source, filters, expected) in cases {
             let output = target(None, "x").output;
             let target = Target::new(what.into(), None, source, filters, Arc::unwrap_or_clone(output));
-            let steady = Target::new("10".into(), None, Source::Pid(10), Filters::default(), (*target.output).clone());
-            let mut targets = [steady, target];
+            let other = Target::new("10".into(), None, Source::Pid(10), Filters::default(), (*target.output).clone());
+            let mut targets = [other, target];
             let selection = select(&mut targets, &processes, &mut host, &mut Complaints::default());
             assert_eq!(selection.stands, expected, "{what}");
         }
