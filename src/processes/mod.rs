@@ -164,10 +164,10 @@ impl Processes {
         if births.len() > MANY {
             own::give_all_memory_back(); // what the journal knew of them was in small pieces
         }
-        self.is_disturbed |= births.iter().any(|birth| self.concerns_watched(birth.id.pid))
-            || ancestors
-                .iter()
-                .any(|(.., before)| before.is_some_and(|id| self.is_watched(id.pid) || self.get_exactly(id).is_none()));
+        let is_watched_or_gone = |id: Identity| self.is_watched(id.pid) || self.get_exactly(id).is_none();
+        self.is_disturbed = self.is_disturbed
+            || births.iter().any(|birth| self.concerns_watched(birth.id.pid))
+            || ancestors.iter().any(|(.., before)| before.is_some_and(is_watched_or_gone));
         self.records.extend(births.into_iter().filter_map(|birth| Some((birth.id, birth.record?))));
         for (pid, record) in orphans.into_iter().chain(changed) {
             self.look_again(pid, record, &mut look);
