@@ -1,16 +1,16 @@
 //! Process events and exit records: a thread that takes them from the kernel, so that none is lost between two gathers.
 //!
 //! It sleeps while nothing happens. When something does, it waits a little for more, and takes all there is: one message at a time
-//! would cost ten times as much, and most that is born is dead within that time.
+//! would cost ten times as much, and most that is born is dead within that time. In a storm it does that at its own pace.
 
 use std::io::{self, PipeReader, PipeWriter};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
 
-use rustix::event::{PollFd, PollFlags, poll};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 
 use crate::journal::{Journal, Record};
 use crate::kernel::clock::Clock;
@@ -22,7 +22,10 @@ use crate::kernel::test_kill;
 use crate::processes::Processes;
 
 /// How long what comes may wait before it is taken.
-const PAUSE: Duration = Duration::from_millis(20);
+const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
+
+/// If so much was taken at once, more is on its way: its first is not waited for.
+const MUCH: usize = 16;
 
 /// What has come of it so far.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -148,14 +151,22 @@ impl Feed {
         self.journal.settled();
     }
 
-    /// Takes all that has come. Exit records are taken first: what was told of their processes before is then there too.
-    fn drain(&mut self) {
+    /// Takes all that has come; returns how many events and records. Exit records are taken first: what was told of their processes
+    /// before is then there too.
+    fn drain(&mut self) -> usize {
         let Self { connector, records, keeps_delays, journal, .. } = self;
-        let recorded = records.as_mut().map_or(Ok(Drained::Complete), |records| {
-            records.drain(|record| journal.record(Record::of(&record, *keeps_delays)))
+        let (mut recorded, mut told) = (0, 0);
+        let records = records.as_mut().map_or(Ok(Drained::Complete), |records| {
+            records.drain(|record| {
+                recorded += 1;
+                journal.record(Record::of(&record, *keeps_delays));
+            })
         });
-        let told = connector.drain(|event| journal.event(event));
-        match (recorded, told) {
+        let events = connector.drain(|event| {
+            told += 1;
+            journal.event(event);
+        });
+        match (records, events) {
             (Ok(Drained::Complete), Ok(Drained::Complete)) => {
                 self.journal.flush();
                 self.journal.prune_if_many(&is_gone);
@@ -166,6 +177,7 @@ impl Feed {
             }
             _ => self.lose(),
         }
+        recorded + told
     }
 
     /// Some of it is lost, nobody knows what: the rest is of no use until the table was scanned.
@@ -177,23 +189,35 @@ impl Feed {
 
 /// The thread.
 fn listen(sources: &[OwnedFd], stopped: &PipeReader, feed: &Mutex<Feed>) {
+    let mut all: Vec<_> = sources.iter().map(OwnedFd::as_fd).collect();
+    all.push(stopped.as_fd());
+    let mut comes_much = false;
     loop {
-        let mut ready: Vec<_> = sources.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
-        ready.push(PollFd::new(stopped, PollFlags::IN));
-        match poll(&mut ready, None) {
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(_) => return,
+        let mut wakeups = 1;
+        if !comes_much {
+            if !wait(&all, None) {
+                return;
+            }
+            wakeups += 1;
         }
-        if ready.last().is_some_and(|stopped| !stopped.revents().is_empty()) {
+        if !wait(&[stopped.as_fd()], Some(&PAUSE)) {
             return;
         }
-        std::thread::sleep(PAUSE);
         let mut feed = lock(feed);
-        feed.tidings.wakeups = feed.tidings.wakeups.saturating_add(1);
-        feed.drain();
+        feed.tidings.wakeups = feed.tidings.wakeups.saturating_add(wakeups);
+        comes_much = feed.drain() >= MUCH;
         if feed.broken.is_some() {
             return;
         }
+    }
+}
+
+/// Waits until one of these can be read, for so long at most. False: the last one can, or nothing can be waited for.
+fn wait(sources: &[BorrowedFd<'_>], at_most: Option<&Timespec>) -> bool {
+    let mut ready: Vec<_> = sources.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
+    match poll(&mut ready, at_most) {
+        Ok(_) => ready.last().is_some_and(|stopped| stopped.revents().is_empty()),
+        Err(error) => error == Errno::INTR,
     }
 }
 
@@ -204,5 +228,5 @@ fn lock(feed: &Mutex<Feed>) -> MutexGuard<'_, Feed> {
 
 /// Whether nobody has this pid.
 fn is_gone(pid: u32) -> bool {
-    test_kill(pid) == Err(rustix::io::Errno::SRCH)
+    test_kill(pid) == Err(Errno::SRCH)
 }
