@@ -7,6 +7,7 @@ mod watched;
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -69,24 +70,22 @@ impl Drop for Worker {
 /// A worker with a pidfile, by which the plugin knows it.
 struct Run {
     worker: Worker,
-    directory: TempDir,
+    pidfile: PathBuf,
+    /// Of the pidfile.
+    _directory: TempDir,
     plugin: Plugin,
 }
 
 impl Run {
     fn new() -> Self {
         let (worker, directory) = (Worker::new(), tempfile::tempdir().unwrap());
-        let mut run = Self { plugin: Self::plugin(&directory, worker.pid()), worker, directory };
+        let pidfile = directory.path().join("worker.pid");
+        fs::write(&pidfile, worker.pid().to_string()).unwrap();
+        let mut command = command();
+        command.args(["--psstat-fields", FIELDS, "--pid-file"]).arg(&pidfile);
+        let mut run = Self { plugin: Plugin::start(command), worker, pidfile, _directory: directory };
         run.rest();
         run
-    }
-
-    fn plugin(directory: &TempDir, pid: u32) -> Plugin {
-        let pidfile = directory.path().join("worker.pid");
-        fs::write(&pidfile, pid.to_string()).unwrap();
-        let mut command = command();
-        command.args(["--psstat-fields", FIELDS, "--pid-file"]).arg(pidfile);
-        Plugin::start(command)
     }
 
     fn gather(&mut self) -> String {
@@ -99,19 +98,18 @@ impl Run {
         number.unwrap_or_else(|| panic!("no {name}: {line}"))
     }
 
-    /// So many gathers that there is nothing to do any more. Returns the line of the last, which is that of the one before but for
-    /// its time.
-    fn rest(&mut self) -> String {
+    /// So many gathers that there is nothing to do any more: the last says what the one before said.
+    fn rest(&mut self) {
         let lines: Vec<_> = (0..GATHERS).map(|_| self.gather()).collect();
         let fields =
             |line: &str| ["n_proc", "cpu_time", "started", "exited"].map(|name| field(line, name).map(String::from));
         assert_eq!(fields(&lines[GATHERS - 2]), fields(&lines[GATHERS - 1]), "{lines:?}");
-        lines[GATHERS - 1].clone()
     }
+}
 
-    fn is_dead(pid: u32) -> bool {
-        fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.contains(") Z "))
-    }
+/// Whether a process is gone, or a zombie.
+fn is_dead(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/stat")).map_or(true, |stat| stat.contains(") Z "))
 }
 
 /// By its own schedstat, which counts in ns.
@@ -146,7 +144,7 @@ fn its_children_are_counted_from_birth_to_death() {
     run.rest();
     let exited = run.number("exited");
     kill_process(Pid::from_raw(child.cast_signed()).unwrap(), Signal::KILL).unwrap();
-    wait_for("its end", || (Run::is_dead(child) || !fs::exists(format!("/proc/{child}")).unwrap()).then_some(()));
+    wait_for("its end", || is_dead(child).then_some(()));
     assert_eq!(run.number("n_proc"), 1, "it is dead, waited for or not");
     run.worker.tell("wait; echo 0");
     assert_eq!([run.number("exited"), run.number("n_zombie")], [exited + 1, 0]);
@@ -158,10 +156,10 @@ fn its_children_are_counted_from_birth_to_death() {
 fn the_pidfile_is_followed_to_another() {
     let mut run = Run::new();
     let other = Sleeper::new();
-    fs::write(run.directory.path().join("worker.pid"), other.pid().to_string()).unwrap();
+    fs::write(&run.pidfile, other.pid().to_string()).unwrap();
     assert_eq!([run.number("restarts"), run.number("n_proc")], [1, 1]);
     run.rest();
-    fs::remove_file(run.directory.path().join("worker.pid")).unwrap();
+    fs::remove_file(&run.pidfile).unwrap();
     assert_eq!(run.number("n_proc"), 0);
 }
 
@@ -178,7 +176,7 @@ fn one_that_is_killed_in_its_sleep_is_gone() {
 fn one_that_is_missing_is_found_when_it_comes() {
     let mut run = Run::new();
     let missing = run.worker.tell("sleep 0 & child=$!; wait; echo $child");
-    fs::write(run.directory.path().join("worker.pid"), format!("{}\n{missing}\n", run.worker.pid())).unwrap();
+    fs::write(&run.pidfile, format!("{}\n{missing}\n", run.worker.pid())).unwrap();
     assert_eq!(run.number("n_proc"), 1);
     run.rest();
     let mut tries = 0..1000;

@@ -1,4 +1,4 @@
-//! What is watched: trees of processes that sleep. The roots are this executable, run with `tree NAME SIZE ROOT`.
+//! What is watched: trees of processes that sleep, but for roots that work. The roots are this executable, run with `tree NAME SIZE ROOT`.
 
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -75,7 +75,7 @@ pub fn plant(trees: usize, size: usize, name: &str, root: Root) -> Result<Vec<Tr
 }
 
 /// The root of a tree: forks the others, says so and does what it is to do.
-pub fn grow(name: &str, size: &str, works: &str) -> Result<()> {
+pub fn grow(name: &str, size: &str, does: &str) -> Result<()> {
     rustix::process::setpgid(None, None)?;
     let root = rustix::process::getpid();
     for _ in 1..size.parse()? {
@@ -88,7 +88,7 @@ pub fn grow(name: &str, size: &str, works: &str) -> Result<()> {
     }
     rustix::thread::set_name(&std::ffi::CString::new(name)?)?;
     println!("grown");
-    if works == Root::WORKS { work() } else { sleep() }
+    if does == Root::WORKS { work() } else { sleep() }
 }
 
 /// A child of the root. It ends with it, also if that was killed before it was watched.
