@@ -6,11 +6,10 @@ use std::path::Path;
 use crate::config::values::AccountBy;
 use crate::events::{Events, Tidings};
 use crate::kernel::capability::Capability;
-use crate::kernel::clock::Clock;
 use crate::kernel::netlink;
 use crate::kernel::procfs::Proc;
 use crate::log::{Complaints, Trouble};
-use crate::processes::Processes;
+use crate::processes::{ProcessSource, Processes};
 
 /// The way that is gone.
 #[derive(Debug, Default)]
@@ -59,6 +58,12 @@ impl Accounting {
         }
     }
 
+    /// By these events.
+    #[must_use]
+    pub fn by(events: Events) -> Self {
+        Self { events: Some(events), ..Self::default() }
+    }
+
     /// What it is called, and what it does.
     #[must_use]
     pub fn name_and_description(&self) -> [&'static str; 2] {
@@ -97,15 +102,15 @@ impl Accounting {
         self.events.as_ref().map(Events::tidings)
     }
 
-    /// Brings the process table up to date. Returns the first error of a process that could not be read though it exists.
+    /// Brings the process table up to date as of `now` (CLOCK_BOOTTIME, ns). Returns the first error of a process that could not be read though it exists.
     ///
     /// # Errors
     /// `/proc` cannot be listed: the table stays as it was.
     pub fn update(
         &mut self,
         processes: &mut Processes,
-        proc: &mut Proc,
-        clock: &dyn Clock,
+        source: &mut dyn ProcessSource,
+        now: u64,
     ) -> io::Result<Option<io::Error>> {
         if let Some(error) = self.events.as_ref().and_then(Events::end) {
             self.events = None;
@@ -113,8 +118,8 @@ impl Accounting {
             self.has_ended = true;
         }
         match &self.events {
-            Some(events) => events.update(processes, proc, clock),
-            None => processes.scan(proc, clock),
+            Some(events) => events.update(processes, source, now),
+            None => processes.scan(source, now),
         }
     }
 

@@ -59,8 +59,6 @@ pub struct Agent {
     gathered: Option<u64>,
     /// Of the lines of the last gather, bytes: those of the next will not be much longer.
     length: usize,
-    /// How many files of /proc may be held open.
-    holdable: usize,
 }
 
 /// A selection that stands until something happens.
@@ -135,16 +133,14 @@ fn unreadable(error: &io::Error) -> String {
 }
 
 impl Agent {
-    /// An agent for these settings, going on from the cache file if there is one. It holds at most `holdable` files of
-    /// /proc open.
+    /// An agent for these settings, going on from the cache file if there is one.
     #[must_use]
-    pub fn new(settings: Settings, host: Host, holdable: usize) -> Self {
+    pub fn new(settings: Settings, host: Host) -> Self {
         let cache = settings.cache.and_then(|file| Cache::open(&file, &host, settings.digest));
         let mut agent = Self {
             host,
             targets: settings.targets,
             processes: Processes::default(),
-            holdable,
             collectors: Collectors::new(settings.bounds),
             series: BTreeMap::new(),
             samples: Samples::default(),
@@ -155,16 +151,11 @@ impl Agent {
             gathered: None,
             length: 0,
         };
-        agent.hold_files_of_a_real_proc_only();
         if let Some((cache, state)) = cache {
             agent.cache = Some(cache);
             agent.resume(state);
         }
         agent
-    }
-
-    fn hold_files_of_a_real_proc_only(&mut self) {
-        self.processes.hold_at_most(if self.host.proc.is_procfs() { self.holdable } else { 0 });
     }
 
     /// Goes on from what a cache file remembers.
@@ -266,8 +257,8 @@ impl Agent {
 
     /// Brings the process table up to date. `None`: `/proc` could not be listed.
     fn learn_who_exists(&mut self) -> Option<()> {
-        let Host { proc, clock, accounting, .. } = &mut self.host;
-        match accounting.update(&mut self.processes, proc, clock.as_ref()) {
+        let Host { source, clock, accounting, .. } = &mut self.host;
+        match accounting.update(&mut self.processes, source.as_mut(), clock.boottime()) {
             Ok(None) => {}
             Ok(Some(error)) => {
                 self.complaints.add(Trouble::of(&error), unreadable(&error));
@@ -290,7 +281,7 @@ impl Agent {
         let series = selection.series.iter().zip(&members);
         let series = series.map(|((tags, selected), members)| (tags, selected, members.as_slice()));
         let plan = Plan::new(measurements(&self.targets), series);
-        self.processes.choose(&plan.ids());
+        self.processes.choose(&plan.ids(), self.host.source.as_mut());
         (selection, plan, members)
     }
 
@@ -313,9 +304,9 @@ impl Agent {
     /// Reads the stats of the members and all that descends from them, each once.
     fn watch(&mut self, plan: &Plan) {
         let Self { processes, host, complaints, .. } = self;
-        let Host { proc, accounting, .. } = host;
+        let Host { source, accounting, .. } = host;
         // A nice value is changed from outside.
-        if let Some(error) = processes.watch(proc, !plan.wants(Measurement::Thread)) {
+        if let Some(error) = processes.watch(source.as_mut(), !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }
         accounting.conclude(processes);
@@ -330,8 +321,8 @@ impl Agent {
     /// Reads what else is wanted of the members, and settles their accounts.
     fn sample(&mut self, plan: &Plan, at: u64) {
         let Self { processes, host, collectors, complaints, .. } = self;
-        let Host { proc, taskstats, .. } = host;
-        let look = &mut Look { processes, proc, taskstats: taskstats.as_mut(), complaints };
+        let Host { proc, source, taskstats, .. } = host;
+        let look = &mut Look { processes, proc, source: source.as_mut(), taskstats: taskstats.as_mut(), complaints };
         self.samples = collectors.sample(plan, at, look);
     }
 
@@ -453,7 +444,7 @@ impl Agent {
                 return;
             }
         };
-        match Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock)) {
+        match Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock), self.host.holdable) {
             Ok(mut host) => {
                 host.listen(settings.accounting, wants(&settings.targets, Measurement::Taskstat));
                 self.host = host;
@@ -484,14 +475,24 @@ impl Agent {
             cache.set_digest(settings.digest);
         }
         let listings = self.processes.listings();
-        self.processes = Processes::default(); // what is held open may lie below another root
+        self.processes = Processes::default(); // it may be another root
         self.processes.resume(listings);
-        self.hold_files_of_a_real_proc_only();
         self.standing = None;
         self.gathered = None; // what the new targets find is not new
         self.gathered = self.look();
         self.complaints.say_changes();
         say(Level::Info, "The configuration was read again");
+    }
+
+    /// The series as of the last gather, by their tags.
+    pub fn series(&self) -> impl Iterator<Item = &Series> {
+        self.series.values()
+    }
+
+    /// Whether all processes of the host were read at the last gather, and not only those that are watched.
+    #[must_use]
+    pub fn has_scanned(&self) -> bool {
+        self.processes.is_scanned()
     }
 
     fn watched_directories(&self) -> impl Iterator<Item = &Path> {
@@ -513,13 +514,13 @@ mod tests {
     fn agent(child: &Child) -> Option<Agent> {
         let arguments = ["telegraf-taskstats", "--pid", &child.id().to_string()].map(Into::into);
         let settings = Settings::load(&Arguments::of(arguments.into_iter()).unwrap()).unwrap();
-        let mut host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock)).unwrap();
+        let mut host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock), 100).unwrap();
         host.listen(AccountBy::Auto, false);
         if host.accounting.name() == "scan" {
             skip("there are no events");
             return None;
         }
-        Some(Agent::new(settings, host, 100))
+        Some(Agent::new(settings, host))
     }
 
     fn is_at_rest(agent: &Agent) -> bool {

@@ -79,8 +79,8 @@ impl Row {
 pub fn check(settings: Settings, mut host: Host) -> Report {
     let mut processes = Processes::default();
     let mut complaints = Complaints::default();
-    let Host { proc, clock, accounting, .. } = &mut host;
-    match accounting.update(&mut processes, proc, clock.as_ref()) {
+    let Host { source, clock, accounting, .. } = &mut host;
+    match accounting.update(&mut processes, source.as_mut(), clock.boottime()) {
         Ok(None) => {}
         Ok(Some(error)) => complaints.add(Trouble::of(&error), format!("some processes cannot be read: {error}")),
         Err(error) => complaints.add(Trouble::Failed, format!("it cannot be listed: {error}")),
@@ -195,12 +195,13 @@ fn check_measurements(
     let measurements = measurements(targets);
     let plan = Plan::new(measurements.clone(), series);
     // It was scanned just now, so that there is nothing to read.
-    processes.choose(&plan.ids());
-    let _ = processes.watch(&mut host.proc, false);
+    processes.choose(&plan.ids(), host.source.as_mut());
+    let _ = processes.watch(host.source.as_mut(), false);
     let rows = measurements.into_iter().map(|measurement| {
         let mut complaints = Complaints::default();
-        let Host { proc, taskstats, .. } = &mut *host;
-        let mut look = Look { processes, proc, taskstats: taskstats.as_mut(), complaints: &mut complaints };
+        let Host { proc, source, taskstats, .. } = &mut *host;
+        let (source, taskstats) = (source.as_mut(), taskstats.as_mut());
+        let mut look = Look { processes, proc, source, taskstats, complaints: &mut complaints };
         collectors.try_out(measurement, &plan, &mut look);
         let row = Row::new(State::Good, &[]).because(&complaints);
         let says = match row.state {

@@ -13,13 +13,11 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
 use crate::journal::{Journal, Record};
-use crate::kernel::clock::Clock;
 use crate::kernel::exit_records::ExitRecords;
 use crate::kernel::netlink::Drained;
-use crate::kernel::proc_connector::ProcConnector;
-use crate::kernel::procfs::Proc;
+use crate::kernel::proc_connector::{Event, ProcConnector};
 use crate::kernel::test_kill;
-use crate::processes::Processes;
+use crate::processes::{ProcessSource, Processes};
 
 /// How long what comes may wait before it is taken.
 const PAUSE: Timespec = Timespec { tv_sec: 0, tv_nsec: 20_000_000 };
@@ -36,6 +34,56 @@ pub struct Tidings {
     pub wakeups: u64,
 }
 
+/// What tells of births and exits: the kernel's two sockets, or a simulated kernel in the tests.
+pub trait Messages: Send + std::fmt::Debug {
+    /// Whether exit records come, and not only events.
+    fn has_records(&self) -> bool;
+
+    /// Takes all exit records that have come.
+    ///
+    /// # Errors
+    /// No more will come.
+    fn records(&mut self, take: &mut dyn FnMut(Record)) -> io::Result<Drained>;
+
+    /// Takes all events that have come.
+    ///
+    /// # Errors
+    /// No more will come.
+    fn events(&mut self, take: &mut dyn FnMut(Event)) -> io::Result<Drained>;
+
+    /// Whether no process, or thread, has this pid: no event tells that a process that exited was reaped.
+    fn is_reaped(&self, pid: u32) -> bool;
+}
+
+/// The kernel's sockets.
+#[derive(Debug)]
+struct Sockets {
+    connector: ProcConnector,
+    records: Option<ExitRecords>,
+    /// Whether anybody asks for what exited processes had waited for.
+    keeps_delays: bool,
+}
+
+impl Messages for Sockets {
+    fn has_records(&self) -> bool {
+        self.records.is_some()
+    }
+
+    fn records(&mut self, take: &mut dyn FnMut(Record)) -> io::Result<Drained> {
+        let keeps_delays = self.keeps_delays;
+        let records = self.records.as_mut();
+        records.map_or(Ok(Drained::Complete), |records| records.drain(|record| take(Record::of(&record, keeps_delays))))
+    }
+
+    fn events(&mut self, take: &mut dyn FnMut(Event)) -> io::Result<Drained> {
+        self.connector.drain(take)
+    }
+
+    fn is_reaped(&self, pid: u32) -> bool {
+        test_kill(pid) == Err(Errno::SRCH)
+    }
+}
+
 /// A subscription to the processes of the host.
 #[derive(Debug)]
 pub struct Events {
@@ -49,11 +97,8 @@ pub struct Events {
 
 /// What comes, and what is made of it.
 #[derive(Debug)]
-struct Feed {
-    connector: ProcConnector,
-    records: Option<ExitRecords>,
-    /// Whether anybody asks for what the dead had waited for.
-    keeps_delays: bool,
+pub struct Feed {
+    messages: Box<dyn Messages>,
     journal: Journal,
     /// Why nothing more can be heard.
     broken: Option<io::Error>,
@@ -71,18 +116,22 @@ impl Events {
             Ok(records) => (Some(records), None),
             Err(error) => (None, Some(error)),
         };
-        let mut sources = vec![connector.as_fd().try_clone_to_owned()?];
+        let mut sockets = vec![connector.as_fd().try_clone_to_owned()?];
         if let Some(records) = &records {
-            sources.push(records.as_fd().try_clone_to_owned()?);
+            sockets.push(records.as_fd().try_clone_to_owned()?);
         }
         let (stopped, stop) = io::pipe()?;
-        let (journal, tidings) = Default::default();
-        let feed = Feed { connector, records, keeps_delays, journal, broken: None, tidings };
-        let feed = Arc::new(Mutex::new(feed));
+        let feed = Arc::new(Mutex::new(Feed::new(Box::new(Sockets { connector, records, keeps_delays }))));
         let heard = Arc::clone(&feed);
         let thread = std::thread::Builder::new().name("events".to_owned());
-        let thread = thread.spawn(move || listen(&sources, &stopped, &heard))?;
+        let thread = thread.spawn(move || listen(&sockets, &stopped, &heard))?;
         Ok(Self { feed, without_records, stop: Some(stop), thread: Some(thread) })
+    }
+
+    /// A subscription without a thread: whoever has the feed drains it between two gathers.
+    #[must_use]
+    pub fn without_thread(feed: Arc<Mutex<Feed>>) -> Self {
+        Self { feed, without_records: None, stop: None, thread: None }
     }
 
     /// Why there are no exit records, if there are none.
@@ -103,33 +152,22 @@ impl Events {
         lock(&self.feed).tidings
     }
 
-    /// Brings the process table up to date: by what happened since, or by a scan if that is not known. Returns the first error of
-    /// a process that could not be read though it exists.
+    /// [`Feed::update`].
     ///
     /// # Errors
-    /// `/proc` cannot be listed: the table stays as it was.
+    /// Those of [`Feed::update`].
     pub fn update(
         &self,
         processes: &mut Processes,
-        proc: &mut Proc,
-        clock: &dyn Clock,
+        source: &mut dyn ProcessSource,
+        now: u64,
     ) -> io::Result<Option<io::Error>> {
-        let mut feed = lock(&self.feed);
-        let now = clock.boottime();
-        feed.drain();
-        if feed.journal.has_begun() {
-            return Ok(processes.follow(&mut feed.journal, &is_gone, proc, now));
-        }
-        let failed = processes.scan(proc, clock)?;
-        feed.begin(processes);
-        Ok(failed)
+        lock(&self.feed).update(processes, source, now)
     }
 
-    /// Ends a gather's reading: takes in what was told meanwhile.
+    /// [`Feed::conclude`].
     pub fn conclude(&self, processes: &mut Processes) {
-        let mut feed = lock(&self.feed);
-        feed.drain();
-        processes.conclude(&mut feed.journal, &is_gone);
+        lock(&self.feed).conclude(processes);
     }
 }
 
@@ -144,32 +182,60 @@ impl Drop for Events {
 }
 
 impl Feed {
-    /// Begins with a table just scanned. What was told before is of no use any more; what has happened meanwhile is told now.
-    fn begin(&mut self, processes: &Processes) {
-        self.journal.begin(self.records.is_some(), processes.iter());
+    /// A feed that has taken nothing so far.
+    #[must_use]
+    pub fn new(messages: Box<dyn Messages>) -> Self {
+        Self { messages, journal: Journal::default(), broken: None, tidings: Tidings::default() }
+    }
+
+    /// Brings the process table up to date as of `now` (CLOCK_BOOTTIME, ns): by what happened since the last gather, or by a scan if that
+    /// is not known. Returns the first error of a process that could not be read though it exists.
+    ///
+    /// # Errors
+    /// The processes cannot be listed: the table stays as it was.
+    pub fn update(
+        &mut self,
+        processes: &mut Processes,
+        source: &mut dyn ProcessSource,
+        now: u64,
+    ) -> io::Result<Option<io::Error>> {
+        self.drain();
+        if self.journal.has_begun() {
+            let messages = &self.messages;
+            return Ok(processes.follow(&mut self.journal, &|pid| messages.is_reaped(pid), source, now));
+        }
+        let failed = processes.scan(source, now)?;
+        // What was told before is of no use any more; what has happened meanwhile is told now.
+        self.journal.begin(self.messages.has_records(), processes.iter());
         self.drain();
         self.journal.settled();
+        Ok(failed)
+    }
+
+    /// Ends a gather's reading: takes in what was told meanwhile.
+    pub fn conclude(&mut self, processes: &mut Processes) {
+        self.drain();
+        let messages = &self.messages;
+        processes.conclude(&mut self.journal, &|pid| messages.is_reaped(pid));
     }
 
     /// Takes all that has come; returns how many events and records. Exit records are taken first: what was told of their processes
     /// before is then there too.
-    fn drain(&mut self) -> usize {
-        let Self { connector, records, keeps_delays, journal, .. } = self;
+    pub fn drain(&mut self) -> usize {
+        let Self { messages, journal, .. } = self;
         let (mut recorded, mut told) = (0, 0);
-        let records = records.as_mut().map_or(Ok(Drained::Complete), |records| {
-            records.drain(|record| {
-                recorded += 1;
-                journal.record(Record::of(&record, *keeps_delays));
-            })
+        let records = messages.records(&mut |record| {
+            recorded += 1;
+            journal.record(record);
         });
-        let events = connector.drain(|event| {
+        let events = messages.events(&mut |event| {
             told += 1;
             journal.event(event);
         });
         match (records, events) {
             (Ok(Drained::Complete), Ok(Drained::Complete)) => {
-                self.journal.flush();
-                self.journal.prune_if_many(&is_gone);
+                journal.flush();
+                journal.prune_if_many(&|pid| messages.is_reaped(pid));
             }
             (Err(error), _) | (_, Err(error)) => {
                 self.broken = Some(error);
@@ -222,11 +288,6 @@ fn wait(sources: &[BorrowedFd<'_>], at_most: Option<&Timespec>) -> bool {
 }
 
 /// What a thread that panicked has left is as good as it was: it is scanned anew at worst.
-fn lock(feed: &Mutex<Feed>) -> MutexGuard<'_, Feed> {
+pub fn lock(feed: &Mutex<Feed>) -> MutexGuard<'_, Feed> {
     feed.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Whether nobody has this pid.
-fn is_gone(pid: u32) -> bool {
-    test_kill(pid) == Err(Errno::SRCH)
 }

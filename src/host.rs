@@ -11,11 +11,16 @@ use crate::kernel::clock::Clock;
 use crate::kernel::pidfile::Pidfiles;
 use crate::kernel::procfs::Proc;
 use crate::kernel::taskstats::{Ask, AskKernel, AskNobody};
+use crate::processes::{ProcessSource, Reader};
 
 /// Where everything is read from.
 pub struct Host {
-    /// `/proc`.
+    /// `/proc`, for what only some processes are asked.
     pub proc: Proc,
+    /// The processes of the same `/proc`.
+    pub source: Box<dyn ProcessSource>,
+    /// How many of their files may be held open.
+    pub holdable: usize,
     /// `/sys`.
     pub sys_root: PathBuf,
     /// Whoever reads pidfiles.
@@ -29,12 +34,14 @@ pub struct Host {
 }
 
 impl Host {
-    /// Opens `/proc`, which is scanned at each gather unless [`Host::listen`] finds something better.
+    /// Opens `/proc`, which is scanned at each gather unless [`Host::listen`] finds something better. At most `holdable` files of processes
+    /// are held open.
     ///
     /// # Errors
     /// It cannot be opened.
-    pub fn open(proc_root: &Path, sys_root: &Path, clock: Box<dyn Clock>) -> io::Result<Self> {
+    pub fn open(proc_root: &Path, sys_root: &Path, clock: Box<dyn Clock>, holdable: usize) -> io::Result<Self> {
         let mut proc = Proc::open(proc_root)?;
+        let source = Box::new(Reader::new(Proc::open(proc_root)?, holdable));
         let taskstats: Box<dyn Ask> = if proc.is_of_our_pid_namespace() {
             Box::new(AskKernel::default())
         } else {
@@ -45,7 +52,7 @@ impl Host {
             )))
         };
         let (pidfiles, accounting) = Default::default();
-        Ok(Self { proc, sys_root: sys_root.to_owned(), pidfiles, clock, taskstats, accounting })
+        Ok(Self { proc, source, holdable, sys_root: sys_root.to_owned(), pidfiles, clock, taskstats, accounting })
     }
 
     /// Listens to births and deaths, if that is wanted and can be had. What the dead had waited for is kept if anybody asks for it.

@@ -51,7 +51,7 @@ fn main() -> ExitCode {
         return print(SAMPLE);
     }
     match Settings::load(&arguments) {
-        Ok(settings) if arguments.check => match open(&settings, settings.accounting) {
+        Ok(settings) if arguments.check => match open(&settings, settings.accounting, 0) {
             Ok(host) => report(&check::check(settings, host)),
             Err(error) => fail(&error, 1),
         },
@@ -77,13 +77,13 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
     }
     // Who looks once has no use for what is told from now on.
     let accounting = if pace == Pace::Once { AccountBy::Scan } else { settings.accounting };
-    let host = open(&settings, accounting)?;
+    let host = open(&settings, accounting, holdable())?;
     let prompts = Prompts::listen(pace, signals).context("Cannot catch the signals that stop")?;
-    agent::run(Agent::new(settings, host, holdable()), prompts, arguments)
+    agent::run(Agent::new(settings, host), prompts, arguments)
 }
 
-fn open(settings: &Settings, accounting: AccountBy) -> anyhow::Result<Host> {
-    let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock));
+fn open(settings: &Settings, accounting: AccountBy, holdable: usize) -> anyhow::Result<Host> {
+    let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock), holdable);
     let mut host = host.with_context(|| format!("Cannot open {}", settings.proc_root.display()))?;
     host.listen(accounting, wants(&settings.targets, Measurement::Taskstat));
     Ok(host)

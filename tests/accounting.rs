@@ -250,8 +250,8 @@ impl Plugin {
         let words = ["x", "--proc-root", root, "--sys-root", root, "--accounting", "scan", "--pid", "tree:10"];
         let settings = Settings::load(&Arguments::of(words.iter().map(Into::into)).unwrap()).unwrap();
         let clock = FakeClock(Rc::new(Cell::new(1000 * SECOND)));
-        let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone())).unwrap();
-        let mut agent = Agent::new(settings, host, 100);
+        let host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone()), 0).unwrap();
+        let mut agent = Agent::new(settings, host);
         let _ = agent.prime();
         Self { proc, clock, agent }
     }

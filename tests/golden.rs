@@ -232,13 +232,13 @@ fn run(case: &Case) -> Vec<String> {
     let clock = FakeClock(Rc::new(Cell::new(1000 * SECOND)));
     let steps = case.sections.iter().filter(|(header, _)| header.ends_with("/expected")).count();
     case.make(0, root.path());
-    let mut host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone())).unwrap();
+    let mut host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone()), 0).unwrap();
     let taskstats = FakeTaskstats::default();
     if let Some(section) = case.get("0/taskstats") {
         taskstats.set(section);
         host.taskstats = Box::new(taskstats.clone());
     }
-    let mut agent = Agent::new(settings, host, 100);
+    let mut agent = Agent::new(settings, host);
     let _ = agent.prime();
     let gathers = (1..=steps).map(|step| {
         case.make(step, root.path());

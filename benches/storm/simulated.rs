@@ -13,7 +13,7 @@ use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::procfs::Proc;
 use telegraf_taskstats::kernel::stat::TICK;
 use telegraf_taskstats::kernel::taskstats::COUNTERS;
-use telegraf_taskstats::processes::Processes;
+use telegraf_taskstats::processes::{Processes, Reader};
 
 use crate::goals::Goals;
 use crate::stormers::POPULATION;
@@ -63,7 +63,7 @@ pub fn simulated(time: Duration, goals: &mut Goals) -> Result<()> {
 /// A made-up host, and what the plugin knows of it.
 struct Host {
     directory: tempfile::TempDir,
-    proc: Proc,
+    source: Reader,
     processes: Processes,
     journal: Journal,
     alive: VecDeque<u32>,
@@ -80,17 +80,17 @@ impl Host {
         // In memory, if that can be had: it is not the disk that is to be measured.
         let memory = Path::new("/dev/shm");
         let directory = if memory.is_dir() { tempfile::tempdir_in(memory)? } else { tempfile::tempdir()? };
-        let proc = Proc::open(directory.path())?;
+        let source = Reader::new(Proc::open(directory.path())?, 0);
         let (processes, journal, alive, gone) = Default::default();
         let (next, next_unseen, told, counted) = (0, 0, 0, 0);
-        let mut host = Self { directory, proc, processes, journal, alive, gone, next, next_unseen, told, counted };
+        let mut host = Self { directory, source, processes, journal, alive, gone, next, next_unseen, told, counted };
         host.appear(ROOT, 1)?;
         for _ in 0..POPULATION {
             let pid = host.pid();
             host.appear(pid, ROOT)?;
             host.alive.push_back(pid);
         }
-        host.processes.scan(&mut host.proc, &SystemClock)?;
+        host.processes.scan(&mut host.source, SystemClock.boottime())?;
         host.journal.begin(true, host.processes.iter());
         host.journal.settled();
         Ok(host)
@@ -159,14 +159,14 @@ impl Host {
     }
 
     fn gather(&mut self) -> Result<()> {
-        let Self { proc, processes, journal, gone, .. } = self;
+        let Self { source, processes, journal, gone, .. } = self;
         let is_gone = |pid| gone.contains(&pid);
         let known = processes.count();
-        let failed = processes.follow(journal, &is_gone, proc, SystemClock.boottime());
+        let failed = processes.follow(journal, &is_gone, source, SystemClock.boottime());
         ensure!(failed.is_none(), "{failed:?}");
         let root = processes.get(ROOT).context("the root is gone")?.id;
-        processes.choose(&[root]);
-        let failed = processes.watch(proc, true);
+        processes.choose(&[root], source);
+        let failed = processes.watch(source, true);
         ensure!(failed.is_none(), "{failed:?}");
         processes.conclude(journal, &is_gone);
         ensure!(processes.count() == known, "{} of {known} are known", processes.count());

@@ -26,7 +26,7 @@ use crate::kernel::stat::Identity;
 use crate::kernel::taskstats::Ask;
 use crate::log::{Complaints, Trouble};
 use crate::output::{Measurement, Output, PsstatField, Scope};
-use crate::processes::Processes;
+use crate::processes::{ProcessSource, Processes};
 use crate::select::{Member, Selected};
 use busiest::Busiest;
 use delay_accounting::DelayAccounting;
@@ -175,6 +175,8 @@ pub struct Look<'a> {
     pub processes: &'a Processes,
     /// `/proc`, for what the table does not hold.
     pub proc: &'a mut Proc,
+    /// What the table is read from.
+    pub source: &'a mut dyn ProcessSource,
     /// Who tells what processes have waited for.
     pub taskstats: &'a mut dyn Ask,
     /// Where to say what cannot be read.
@@ -353,8 +355,8 @@ impl Collectors {
                 let what = "Something of some processes cannot be read, and is left out";
                 look.complaints.add(Trouble::of(&error), format!("{what}: {error}"));
             };
-            let sight = psstat::sight(stat, look.processes, look.proc, &mut complain);
-            let rss = psstat::rss(stat, look.proc).map_err(complain).ok();
+            let sight = psstat::sight(stat, look.processes, look.source, &mut complain);
+            let rss = psstat::rss(stat, look.source).map_err(complain).ok();
             let complete = sight.newborn || self.cpu.knows(sight.id);
             let threads = (!stat.is_zombie()).then_some(stat.num_threads);
             samples.all.push(Sample { complete, rss, threads, ..Sample::of(stat.id) });

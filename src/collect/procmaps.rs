@@ -301,9 +301,9 @@ impl Meter {
 mod tests {
     use super::*;
     use crate::collect::Sample;
-    use crate::kernel::clock::SystemClock;
+    use crate::kernel::clock::{Clock, SystemClock};
     use crate::kernel::taskstats::AskNobody;
-    use crate::processes::Processes;
+    use crate::processes::{Processes, Reader};
     use std::fs;
 
     const SECOND: u64 = 1_000_000_000;
@@ -341,11 +341,13 @@ mod tests {
 
         /// A gather at a second, which waits for no measurement.
         fn ask(&mut self, second: u64, ids: &[Identity]) {
-            self.processes.scan(&mut self.proc, &SystemClock).unwrap();
+            let mut source = Reader::new(Proc::open(self.root.path()).unwrap(), 0);
+            self.processes.scan(&mut source, SystemClock.boottime()).unwrap();
             let series = BTreeMap::from([(self.tags.clone(), ids.to_vec())]);
             let mut complaints = Complaints::default();
             let (taskstats, complaints) = (&mut AskNobody(String::new()), &mut complaints);
-            let mut look = Look { processes: &self.processes, proc: &mut self.proc, taskstats, complaints };
+            let (processes, proc, source) = (&self.processes, &mut self.proc, &mut source);
+            let mut look = Look { processes, proc, source, taskstats, complaints };
             let rss = |id: &Identity| self.processes.get_exactly(*id).map(|stat| stat.rss * 4096);
             let (cpu, user, system) = Default::default();
             let sample =

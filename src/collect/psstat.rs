@@ -6,7 +6,7 @@ use crate::account::Sight;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Stat;
 use crate::log::{Complaints, Trouble};
-use crate::processes::Processes;
+use crate::processes::{ProcessSource, Processes};
 
 /// What a member has used, for the accounting rule.
 ///
@@ -15,9 +15,14 @@ use crate::processes::Processes;
 /// that is dead, with all its threads in it.
 ///
 /// Where schedstat cannot be read, the ticks stand alone; `complain` hears why.
-pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl FnOnce(io::Error)) -> Sight {
+pub fn sight(
+    stat: &Stat,
+    processes: &Processes,
+    source: &mut dyn ProcessSource,
+    complain: impl FnOnce(io::Error),
+) -> Sight {
     let matters = stat.is_zombie() || processes.is_young(stat.id);
-    let exact = if matters { proc.schedstat(stat.id.pid) } else { Ok(None) };
+    let exact = if matters { source.leader_time(stat.id.pid) } else { Ok(None) };
     let exact = exact.unwrap_or_else(|error| {
         complain(error);
         None
@@ -27,7 +32,7 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
         id: stat.id,
         ppid: stat.ppid,
         origin: processes.origin(stat),
-        own: stat.cpu().max(exact.map_or(0, |exact| exact.oncpu)).max(recorded.map_or(0, |record| record.used.cpu)),
+        own: stat.cpu().max(exact.unwrap_or(0)).max(recorded.map_or(0, |record| record.used.cpu)),
         reaped: stat.cutime.saturating_add(stat.cstime),
         zombie: stat.is_zombie(),
         newborn: processes.is_newborn(stat.id),
@@ -39,8 +44,8 @@ pub fn sight(stat: &Stat, processes: &Processes, proc: &mut Proc, complain: impl
 ///
 /// # Errors
 /// A file of one of its threads cannot be read; the process being gone is no error.
-pub fn rss(stat: &Stat, proc: &mut Proc) -> io::Result<u64> {
-    let pages = if stat.is_leaderless() { proc.leaderless_rss(stat.id.pid)?.unwrap_or(0) } else { stat.rss };
+pub fn rss(stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<u64> {
+    let pages = if stat.is_leaderless() { source.leaderless_rss(stat.id.pid)?.unwrap_or(0) } else { stat.rss };
     Ok(pages.saturating_mul(rustix::param::page_size() as u64))
 }
 

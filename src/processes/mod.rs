@@ -6,18 +6,18 @@
 //! a child that was read alive cannot be in what was read of the parent, and the charge for a child that was not there must be.
 //! The only ones in doubt are those that were there and gone when they were read: [`Presence::Vanished`].
 
-mod files;
+mod reader;
+mod source;
 mod table;
 
 use std::collections::BTreeMap;
 use std::io;
 
 use crate::journal::{Changes, Journal, Later, Record, Unseen, Who};
-use crate::kernel::clock::Clock;
 use crate::kernel::own;
-use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat, TICK};
-use files::{Files, Read};
+pub use reader::Reader;
+pub use source::{ProcessSource, Read};
 use table::Table;
 
 /// After so many births it is worth a fifth of a millisecond to give back what is free.
@@ -52,8 +52,6 @@ pub struct Processes {
     is_disturbed: bool,
     /// Whether none of them had to be read at this gather: each sleeps as it did.
     all_sleep: bool,
-    /// Their files, so far as they are held open.
-    files: Files,
     /// The exit records of those that are dead and not reaped.
     records: BTreeMap<Identity, Box<Record>>,
     /// Those that went away since the last gather, with their exit records. Sorted by pid.
@@ -73,11 +71,6 @@ pub struct Processes {
 }
 
 impl Processes {
-    /// Holds no more than so many files open, from the next gather on.
-    pub fn hold_at_most(&mut self, holdable: usize) {
-        self.files = Files::at_most(holdable);
-    }
-
     /// Goes on from a table whose last listings were taken at these times.
     pub fn resume(&mut self, listings: [Option<u64>; 3]) {
         self.listings = listings;
@@ -89,20 +82,19 @@ impl Processes {
         self.listings
     }
 
-    /// Scans. Returns the first error of a process that could not be read though it exists: such stay as they were.
+    /// Scans, at `now` (CLOCK_BOOTTIME, ns). Returns the first error of a process that could not be read though it exists: such stay as they were.
     ///
     /// # Errors
     /// The directory cannot be listed: the table stays as it was.
-    pub fn scan(&mut self, proc: &mut Proc, clock: &dyn Clock) -> io::Result<Option<io::Error>> {
-        let now = clock.boottime();
-        proc.pids(&mut self.listed)?;
+    pub fn scan(&mut self, source: &mut dyn ProcessSource, now: u64) -> io::Result<Option<io::Error>> {
+        source.list(&mut self.listed)?;
         self.begin(now);
         (self.is_scanned, self.is_disturbed) = (true, true);
         let mut failed = None;
         let mut all: Vec<Stat> = Vec::with_capacity(self.listed.len());
         let watched = std::mem::take(&mut self.watched);
         for (_, pid) in self.parents_first() {
-            match self.files.stat(proc, pid, |stat| watched.binary_search(&stat.id).is_ok()) {
+            match source.stat_again(pid, &|stat| watched.binary_search(&stat.id).is_ok()) {
                 Ok(stat) => all.extend(stat),
                 Err(error) => {
                     all.extend(self.table.get(pid));
@@ -127,24 +119,25 @@ impl Processes {
         &mut self,
         journal: &mut Journal,
         is_gone: &dyn Fn(u32) -> bool,
-        proc: &mut Proc,
+        source: &mut dyn ProcessSource,
         now: u64,
     ) -> Option<io::Error> {
         let departed = std::mem::take(&mut self.departed);
         self.begin(now);
         (self.is_scanned, self.listed) = (false, Vec::new());
         let (mut failed, mut unread) = (None, Vec::new());
-        let mut look = |pid, may_have_ended| match proc.find(pid) {
+        let gone = journal.let_go(is_gone);
+        gone.iter().for_each(|(pid, _)| source.close(*pid));
+        let mut look = |pid, may_have_ended| match source.stat(pid) {
             // A thread's stat has what all the threads of its process have used.
-            Ok(Some(_)) if may_have_ended && !proc.is_process(pid) => None,
-            Ok(read) => read.map(|(stat, _)| stat),
+            Ok(Some(_)) if may_have_ended && !source.is_process(pid) => None,
+            Ok(read) => read,
             Err(error) => {
                 unread.push(pid);
                 failed.get_or_insert(error);
                 None
             }
         };
-        let gone = journal.let_go(is_gone);
         let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
         let orphans: Vec<_> = orphans.collect();
         self.let_go(gone);
@@ -202,7 +195,6 @@ impl Processes {
     /// Takes out those that are gone.
     fn let_go(&mut self, gone: Vec<(u32, Option<Box<Record>>)>) {
         for (pid, record) in gone {
-            self.files.close(pid);
             if let Some(Stat { id, ppid, .. }) = self.table.remove(pid) {
                 self.is_disturbed |= self.is_watched(pid);
                 self.departed.push(id);
@@ -237,6 +229,12 @@ impl Processes {
         self.is_watched(pid) || self.get(pid).is_some_and(|stat| self.is_watched(stat.ppid))
     }
 
+    /// Whether all were read at this gather, and not only those that are watched.
+    #[must_use]
+    pub fn is_scanned(&self) -> bool {
+        self.is_scanned
+    }
+
     /// Whether those who descend from the processes chosen by [`Processes::choose`] may be others, or have other parents or names, than
     /// they were then. Always so after a scan.
     #[must_use]
@@ -245,10 +243,10 @@ impl Processes {
     }
 
     /// From now on these processes and all that descend from them now are watched.
-    pub fn choose(&mut self, ids: &[Identity]) {
+    pub fn choose(&mut self, ids: &[Identity], source: &mut dyn ProcessSource) {
         let watched = self.with_descendants(ids);
         if watched != self.watched {
-            self.files.keep(&watched);
+            source.keep(&watched);
             self.watched = watched;
         }
         self.is_disturbed = self.is_scanned;
@@ -259,7 +257,7 @@ impl Processes {
     ///
     /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be as they were for up
     /// to 30 s.
-    pub fn watch(&mut self, proc: &mut Proc, may_doze: bool) -> Option<io::Error> {
+    pub fn watch(&mut self, source: &mut dyn ProcessSource, may_doze: bool) -> Option<io::Error> {
         self.all_sleep = !self.is_scanned;
         if self.is_scanned {
             return None;
@@ -269,14 +267,14 @@ impl Processes {
         let mut failed = None;
         let [now, previous, _] = self.listings;
         // Whoever was just born may be gone by the next gather.
-        let holds = |stat: &Stat| !born_between(stat.id, previous, now);
+        let lasts = |stat: &Stat| !born_between(stat.id, previous, now);
         for (start, pid) in order {
             let id = Identity { pid, start };
             let Some(known) = self.get_exactly(id).copied() else { continue };
             let read = if may_doze {
-                self.files.read(proc, &known, now.unwrap_or_default(), holds)
+                source.read(&known, now.unwrap_or_default(), &lasts)
             } else {
-                self.files.stat(proc, pid, holds).map(|stat| stat.map_or(Read::Gone, Read::Stat))
+                source.stat_again(pid, &lasts).map(|stat| stat.map_or(Read::Gone, Read::Stat))
             };
             match read {
                 Ok(Read::Stat(stat)) if stat.id == id => {
@@ -297,7 +295,7 @@ impl Processes {
         self.vanished.sort_unstable();
         self.is_disturbed |= !self.vanished.is_empty();
         for id in &self.vanished {
-            self.files.close(id.pid);
+            source.close(id.pid);
             let stat = self.table.remove(id.pid);
             self.adopters.extend(stat.filter(|_| self.records.remove(id).is_some()).map(|stat| (*id, stat.ppid)));
         }
@@ -532,26 +530,16 @@ fn born_between(id: Identity, listing: Option<u64>, now: Option<u64>) -> bool {
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
-    use crate::kernel::clock::SystemClock;
+    use crate::kernel::clock::{Clock, SystemClock};
     use crate::kernel::elsewhere::skip;
     use crate::kernel::proc_connector::Event;
+    use crate::kernel::procfs::Proc;
     use std::fs;
     use std::path::Path;
+    use std::time::{Duration, Instant};
 
-    struct At(u64);
-
-    impl Clock for At {
-        fn realtime(&self) -> u64 {
-            self.0
-        }
-
-        fn monotonic(&self) -> u64 {
-            self.0
-        }
-
-        fn boottime(&self) -> u64 {
-            self.0
-        }
+    fn read_from(root: &Path) -> Reader {
+        Reader::new(Proc::open(root).unwrap(), 100)
     }
 
     fn process(root: &Path, pid: u32, ppid: u32, start: u64) -> Identity {
@@ -565,13 +553,13 @@ mod tests {
     fn gone_and_vanished_are_told_apart() {
         let root = tempfile::tempdir().unwrap();
         let [here, gone, vanished, replaced] = [10, 11, 12, 13].map(|pid| process(root.path(), pid, 1, 5));
-        let mut proc = Proc::open(root.path()).unwrap();
+        let mut source = read_from(root.path());
         let mut processes = Processes::default();
-        processes.scan(&mut proc, &At(TICK * 100)).unwrap();
+        processes.scan(&mut source, TICK * 100).unwrap();
         fs::remove_dir_all(root.path().join("11")).unwrap();
         fs::remove_file(root.path().join("12/stat")).unwrap();
         let new = process(root.path(), 13, 1, 120);
-        assert!(processes.scan(&mut proc, &At(TICK * 200)).unwrap().is_none());
+        assert!(processes.scan(&mut source, TICK * 200).unwrap().is_none());
         let presence = [here, gone, vanished, replaced, new].map(|id| processes.presence(id));
         assert_eq!(presence, [Presence::Here, Presence::Gone, Presence::Vanished, Presence::Vanished, Presence::Here]);
     }
@@ -579,14 +567,14 @@ mod tests {
     #[test]
     fn newborn_is_who_started_since_the_listing_before_in_whole_ticks() {
         let root = tempfile::tempdir().unwrap();
-        let mut proc = Proc::open(root.path()).unwrap();
+        let mut source = read_from(root.path());
         let mut processes = Processes::default();
         let [old, same_tick, new] = [(10, 99), (11, 100), (12, 150)].map(|(pid, at)| process(root.path(), pid, 1, at));
-        processes.scan(&mut proc, &At(TICK * 100 + TICK / 2)).unwrap();
+        processes.scan(&mut source, TICK * 100 + TICK / 2).unwrap();
         assert!(![old, same_tick, new].iter().any(|id| processes.is_newborn(*id)), "nothing is new at first");
-        processes.scan(&mut proc, &At(TICK * 200)).unwrap();
+        processes.scan(&mut source, TICK * 200).unwrap();
         assert_eq!([old, same_tick, new].map(|id| processes.is_newborn(id)), [false, true, true]);
-        processes.scan(&mut proc, &At(TICK * 300)).unwrap();
+        processes.scan(&mut source, TICK * 300).unwrap();
         assert_eq!([old, same_tick, new].map(|id| processes.is_newborn(id)), [false; 3]);
         assert_eq!([old, same_tick, new].map(|id| processes.is_young(id)), [false, true, true]);
     }
@@ -595,15 +583,15 @@ mod tests {
     fn what_cannot_be_read_stays_as_it_was() {
         let root = tempfile::tempdir().unwrap();
         let id = process(root.path(), 10, 1, 5);
-        let mut proc = Proc::open(root.path()).unwrap();
+        let mut source = read_from(root.path());
         let mut processes = Processes::default();
-        processes.scan(&mut proc, &At(0)).unwrap();
+        processes.scan(&mut source, 0).unwrap();
         fs::write(root.path().join("10/stat"), "nonsense").unwrap();
-        let error = processes.scan(&mut proc, &At(0)).unwrap().unwrap();
+        let error = processes.scan(&mut source, 0).unwrap().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
         assert!(processes.is_stale(id) && processes.presence(id) == Presence::Here);
         process(root.path(), 10, 1, 5);
-        processes.scan(&mut proc, &At(0)).unwrap();
+        processes.scan(&mut source, 0).unwrap();
         assert!(!processes.is_stale(id));
     }
 
@@ -613,11 +601,11 @@ mod tests {
         for (pid, start) in [(10, 300), (20, 100), (30, 200)] {
             process(root.path(), pid, 1, start);
         }
-        let mut proc = Proc::open(root.path()).unwrap();
+        let mut source = read_from(root.path());
         let mut processes = Processes::default();
-        processes.scan(&mut proc, &At(0)).unwrap();
+        processes.scan(&mut source, 0).unwrap();
         process(root.path(), 5, 30, 400);
-        proc.pids(&mut processes.listed).unwrap();
+        source.list(&mut processes.listed).unwrap();
         let order: Vec<_> = processes.parents_first().into_iter().map(|(_, pid)| pid).collect();
         assert_eq!(order, [20, 30, 10, 5]);
     }
@@ -626,34 +614,39 @@ mod tests {
     fn as_many_files_are_held_as_may_be_and_those_of_others_are_closed() {
         let root = tempfile::tempdir().unwrap();
         let ids = [10, 11, 12].map(|pid| process(root.path(), pid, 1, 5));
-        let mut proc = Proc::open(root.path()).unwrap();
+        let mut source = read_from(root.path());
         let mut processes = Processes::default();
-        processes.hold_at_most(2);
+        source.hold_at_most(2);
         let mut held = |hold: &[Identity]| {
-            processes.scan(&mut proc, &At(0)).unwrap();
-            processes.choose(hold);
-            processes.watch(&mut proc, false);
-            processes.scan(&mut proc, &At(0)).unwrap();
-            processes.files.len()
+            processes.scan(&mut source, 0).unwrap();
+            processes.choose(hold, &mut source);
+            processes.watch(&mut source, false);
+            processes.scan(&mut source, 0).unwrap();
+            source.held_count()
         };
         assert_eq!([held(&[]), held(&ids), held(&ids), held(&ids[..1]), held(&[])], [0, 2, 2, 1, 0]);
     }
 
     /// A table that follows events, with this process and one child that waits for input; and the child is dozing.
-    fn with_dozing_child(journal: &mut Journal) -> (Proc, Processes, std::process::Child) {
-        let mut proc = Proc::open(Path::new("/proc")).unwrap();
+    fn with_dozing_child(journal: &mut Journal) -> (Reader, Processes, std::process::Child) {
+        let mut source = read_from(Path::new("/proc"));
         let mut processes = Processes::default();
-        processes.hold_at_most(100);
         let stdio = || std::process::Stdio::piped();
         let mut child = std::process::Command::new("cat").stdin(stdio()).stdout(stdio()).spawn().unwrap();
         say_and_hear(&mut child); // from now on it waits
-        processes.scan(&mut proc, &SystemClock).unwrap();
+        processes.scan(&mut source, SystemClock.boottime()).unwrap();
         journal.begin(false, processes.iter());
         journal.settled();
-        while !processes.files.is_dozing(child.id()) {
-            gather(&mut processes, journal, &mut proc, child.id());
+        let deadline = deadline();
+        while !source.is_dozing(child.id()) {
+            assert!(Instant::now() < deadline, "it has not run since long ago");
+            gather(&mut processes, journal, &mut source, child.id());
         }
-        (proc, processes, child)
+        (source, processes, child)
+    }
+
+    fn deadline() -> Instant {
+        Instant::now() + Duration::from_secs(60)
     }
 
     fn say_and_hear(child: &mut std::process::Child) {
@@ -662,22 +655,22 @@ mod tests {
         child.stdout.as_mut().unwrap().read_exact(&mut [0]).unwrap();
     }
 
-    fn gather(processes: &mut Processes, journal: &mut Journal, proc: &mut Proc, pid: u32) {
-        assert!(processes.follow(journal, &|_| false, proc, SystemClock.boottime()).is_none());
+    fn gather(processes: &mut Processes, journal: &mut Journal, source: &mut Reader, pid: u32) {
+        assert!(processes.follow(journal, &|_| false, source, SystemClock.boottime()).is_none());
         let id = processes.get(pid).unwrap().id;
-        processes.choose(&[id]);
-        assert!(processes.watch(proc, true).is_none());
+        processes.choose(&[id], source);
+        assert!(processes.watch(source, true).is_none());
     }
 
     #[test]
     fn one_that_sleeps_is_read_again_when_it_has_run() {
         let mut journal = Journal::default();
-        let (mut proc, mut processes, mut child) = with_dozing_child(&mut journal);
-        gather(&mut processes, &mut journal, &mut proc, child.id());
-        assert!(processes.files.is_dozing(child.id()), "it has not run");
+        let (mut source, mut processes, mut child) = with_dozing_child(&mut journal);
+        gather(&mut processes, &mut journal, &mut source, child.id());
+        assert!(source.is_dozing(child.id()), "it has not run");
         say_and_hear(&mut child);
-        gather(&mut processes, &mut journal, &mut proc, child.id());
-        assert!(!processes.files.is_dozing(child.id()), "it has");
+        gather(&mut processes, &mut journal, &mut source, child.id());
+        assert!(!source.is_dozing(child.id()), "it has");
         child.kill().unwrap();
         child.wait().unwrap();
     }
@@ -686,27 +679,29 @@ mod tests {
     #[test]
     fn whoever_has_the_pid_of_one_that_slept_is_not_gone() {
         let mut journal = Journal::default();
-        let (mut proc, mut processes, mut child) = with_dozing_child(&mut journal);
+        let (mut source, mut processes, mut child) = with_dozing_child(&mut journal);
         let (pid, before) = (child.id(), processes.get(child.id()).unwrap().id);
         child.kill().unwrap();
         child.wait().unwrap();
+        let deadline = deadline();
         let mut other = loop {
+            assert!(Instant::now() < deadline, "others take the pid each time");
             if let Err(error) = fs::write("/proc/sys/kernel/ns_last_pid", (pid - 1).to_string()) {
                 return skip(format_args!("no pid can be chosen: {error}"));
             }
             let mut other = std::process::Command::new("sleep").arg("60").spawn().unwrap();
             // Another start too: two lives can begin within a tick.
-            if other.id() == pid && matches!(proc.stat_of(before), Ok(None)) {
+            if other.id() == pid && !matches!(source.stat(pid), Ok(Some(stat)) if stat.id == before) {
                 break other;
             }
             other.kill().unwrap();
             other.wait().unwrap();
         };
-        processes.scan(&mut proc, &SystemClock).unwrap();
+        processes.scan(&mut source, SystemClock.boottime()).unwrap();
         journal.begin(false, processes.iter());
         journal.settled();
         for _ in 0..3 {
-            gather(&mut processes, &mut journal, &mut proc, pid);
+            gather(&mut processes, &mut journal, &mut source, pid);
             assert!(processes.get(pid).is_some_and(|stat| stat.id != before));
         }
         other.kill().unwrap();
@@ -714,13 +709,13 @@ mod tests {
     }
 
     /// A table just scanned, from which on events are told.
-    fn scanned(root: &Path) -> (Proc, Processes, Journal) {
-        let mut proc = Proc::open(root).unwrap();
+    fn scanned(root: &Path) -> (Reader, Processes, Journal) {
+        let mut source = read_from(root);
         let (mut processes, mut journal) = (Processes::default(), Journal::default());
-        processes.scan(&mut proc, &At(0)).unwrap();
+        processes.scan(&mut source, 0).unwrap();
         journal.begin(true, processes.iter());
         journal.settled();
-        (proc, processes, journal)
+        (source, processes, journal)
     }
 
     fn become_another(root: &Path, pid: u32, state: char, ppid: u32) {
@@ -760,16 +755,16 @@ mod tests {
             let root = tempfile::tempdir().unwrap();
             let ids = [(1, 0), (10, 1), (11, 10), (12, 13), (13, 1), (14, 1)]
                 .map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
-            let (mut proc, mut processes, mut journal) = scanned(root.path());
-            let mut follow = |processes: &mut Processes, journal: &mut Journal| {
-                processes.follow(journal, &|pid| gone.contains(&pid), &mut proc, TICK);
+            let (mut source, mut processes, mut journal) = scanned(root.path());
+            let follow = |processes: &mut Processes, journal: &mut Journal, source: &mut Reader| {
+                processes.follow(journal, &|pid| gone.contains(&pid), source, TICK);
             };
             assert!(processes.is_disturbed(), "by a scan");
-            follow(&mut processes, &mut journal);
-            processes.choose(&ids[1..2]);
+            follow(&mut processes, &mut journal, &mut source);
+            processes.choose(&ids[1..2], &mut source);
             assert!(!processes.is_disturbed(), "when they were just chosen");
             change(root.path(), &mut journal);
-            follow(&mut processes, &mut journal);
+            follow(&mut processes, &mut journal, &mut source);
             assert_eq!(processes.is_disturbed(), expected, "{what}");
         }
     }
@@ -793,11 +788,11 @@ mod tests {
         for (what, change, expected) in changes {
             let root = tempfile::tempdir().unwrap();
             let [_, id, _] = [(1, 0), (10, 1), (11, 1)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
-            let (mut proc, mut processes, mut journal) = scanned(root.path());
-            processes.follow(&mut journal, &|_| false, &mut proc, TICK);
-            processes.choose(&[id]);
+            let (mut source, mut processes, mut journal) = scanned(root.path());
+            processes.follow(&mut journal, &|_| false, &mut source, TICK);
+            processes.choose(&[id], &mut source);
             change(root.path());
-            processes.watch(&mut proc, false);
+            processes.watch(&mut source, false);
             assert_eq!(processes.is_disturbed(), expected, "{what}");
         }
     }
@@ -807,17 +802,17 @@ mod tests {
     fn a_late_birth_below_one_that_has_gone_disturbs() {
         let root = tempfile::tempdir().unwrap();
         let [_, id, _] = [(1, 0), (10, 1), (11, 10)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
-        let (mut proc, mut processes, mut journal) = scanned(root.path());
-        processes.follow(&mut journal, &|_| false, &mut proc, TICK);
-        processes.choose(&[id]);
+        let (mut source, mut processes, mut journal) = scanned(root.path());
+        processes.follow(&mut journal, &|_| false, &mut source, TICK);
+        processes.choose(&[id], &mut source);
         born(root.path(), &mut journal, 11, 20, 1);
         fs::write(root.path().join("20/stat"), "nonsense").unwrap();
         journal.record(record(11, 10));
-        assert!(processes.follow(&mut journal, &|pid| pid == 11, &mut proc, TICK).is_some());
-        processes.choose(&[id]);
+        assert!(processes.follow(&mut journal, &|pid| pid == 11, &mut source, TICK).is_some());
+        processes.choose(&[id], &mut source);
         assert!(!processes.is_disturbed());
         process(root.path(), 20, 1, 6);
-        assert!(processes.follow(&mut journal, &|_| false, &mut proc, TICK).is_none());
+        assert!(processes.follow(&mut journal, &|_| false, &mut source, TICK).is_none());
         assert!(processes.is_disturbed());
     }
 
@@ -831,21 +826,21 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let [_, _, parent, child] =
             [(1, 0), (10, 1), (11, 10), (12, 11)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
-        let (mut proc, mut processes, mut journal) = scanned(root.path());
-        let mut follow = |processes: &mut Processes, is_gone: &dyn Fn(u32) -> bool| {
+        let (mut source, mut processes, mut journal) = scanned(root.path());
+        let mut follow = |processes: &mut Processes, source: &mut Reader, is_gone: &dyn Fn(u32) -> bool| {
             journal.record(record(11, 10));
-            assert!(processes.follow(&mut journal, is_gone, &mut proc, TICK).is_none());
+            assert!(processes.follow(&mut journal, is_gone, source, TICK).is_none());
         };
         become_another(root.path(), 11, 'Z', 10);
         become_another(root.path(), 12, 'S', 1);
-        follow(&mut processes, &|_| false);
+        follow(&mut processes, &mut source, &|_| false);
         assert_eq!(processes.children(1).map(|stat| stat.id.pid).collect::<Vec<_>>(), [10, 12]);
         assert_eq!(processes.record(parent), Some(&record(11, 10)));
         // Its parent leaves, too: init waits for it.
         become_another(root.path(), 11, 'Z', 1);
-        processes.choose(&[parent, child]);
-        processes.watch(&mut Proc::open(root.path()).unwrap(), false);
-        follow(&mut processes, &|pid| pid == 11);
+        processes.choose(&[parent, child], &mut source);
+        processes.watch(&mut read_from(root.path()), false);
+        follow(&mut processes, &mut source, &|pid| pid == 11);
         let gone: Vec<_> = processes.gone().map(|(id, record)| (id, record.parent)).collect();
         assert_eq!((gone, processes.presence(parent)), (vec![(parent, 1)], Presence::Gone));
     }
@@ -854,11 +849,11 @@ mod tests {
     fn who_goes_away_while_being_read_goes_with_its_record() {
         let root = tempfile::tempdir().unwrap();
         let [_, id] = [(1, 0), (10, 1)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
-        let (mut proc, mut processes, mut journal) = scanned(root.path());
-        processes.follow(&mut journal, &|_| false, &mut proc, TICK);
+        let (mut source, mut processes, mut journal) = scanned(root.path());
+        processes.follow(&mut journal, &|_| false, &mut source, TICK);
         fs::remove_dir_all(root.path().join("10")).unwrap();
-        processes.choose(&[id]);
-        processes.watch(&mut proc, true);
+        processes.choose(&[id], &mut source);
+        processes.watch(&mut source, true);
         assert!(processes.has_vanished(id) && processes.presence(id) == Presence::Vanished);
         journal.record(record(10, 1));
         processes.conclude(&mut journal, &|_| true);
@@ -867,7 +862,7 @@ mod tests {
         processes.end_gather();
         journal.event(Event::Fork { parent: 10, child: 20 });
         let child = process(root.path(), 20, 1, 6);
-        processes.follow(&mut journal, &|pid| pid == 10, &mut proc, TICK);
+        processes.follow(&mut journal, &|pid| pid == 10, &mut source, TICK);
         assert_eq!(processes.strays(), [(child, id)]);
     }
 
@@ -876,11 +871,11 @@ mod tests {
     fn who_is_not_there_without_having_died_takes_a_scan() {
         let root = tempfile::tempdir().unwrap();
         let id = process(root.path(), 10, 1, 5);
-        let (mut proc, mut processes, mut journal) = scanned(root.path());
-        processes.follow(&mut journal, &|_| false, &mut proc, TICK);
+        let (mut source, mut processes, mut journal) = scanned(root.path());
+        processes.follow(&mut journal, &|_| false, &mut source, TICK);
         fs::remove_dir_all(root.path().join("10")).unwrap();
-        processes.choose(&[id]);
-        processes.watch(&mut proc, true);
+        processes.choose(&[id], &mut source);
+        processes.watch(&mut source, true);
         processes.conclude(&mut journal, &|_| false);
         assert!(!journal.has_begun());
     }

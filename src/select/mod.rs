@@ -499,9 +499,9 @@ mod tests {
             ("all that match", Source::All, named_x(), false),
             ("children of init", Source::ChildrenOfInit, Filters::default(), false),
         ];
-        let mut host = Host::open(proc_root.path(), files.path(), Box::new(SystemClock)).unwrap();
+        let mut host = Host::open(proc_root.path(), files.path(), Box::new(SystemClock), 0).unwrap();
         let mut processes = Processes::default();
-        processes.scan(&mut host.proc, &SystemClock).unwrap();
+        processes.scan(host.source.as_mut(), host.clock.boottime()).unwrap();
         for (what, source, filters, expected) in cases {
             let output = target(None, "x").output;
             let target = Target::new(what.into(), None, source, filters, Arc::unwrap_or_clone(output));

@@ -1,6 +1,6 @@
 //! The simulated kernel: what processes do, what /proc and the sockets tell of it, and the books of what was really used.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
 use telegraf_taskstats::journal::{Record, Times as Used};
@@ -26,11 +26,75 @@ pub enum World {
     Wild,
     /// That, with pids that are soon used again, also by others than the tree.
     Crowded,
+    /// A server: workers serve requests by a shell that runs two commands, and are replaced. Nobody adopts anybody, and each
+    /// child is waited for.
+    Serving,
+    /// A chain, thousands deep, whose pids wrap: it grows, each the child of the last, and dies from its end, each waited for by the
+    /// one above.
+    Chain,
 }
 
 impl World {
+    pub const ALL: [Self; 4] = [Self::Orderly, Self::Adopting, Self::Wild, Self::Crowded];
+
+    /// How many are run of each, with as many beginnings.
+    pub fn seeds(self) -> u64 {
+        match self {
+            Self::Chain => 8,
+            Self::Serving => 12,
+            _ => 240,
+        }
+    }
+
     pub fn is_wild(self) -> bool {
         matches!(self, Self::Wild | Self::Crowded)
+    }
+
+    /// Whether all that is used is charged to somebody in the tree.
+    pub fn waits_for_all(self) -> bool {
+        !self.is_wild()
+    }
+
+    /// How many pids there are.
+    fn pids(self) -> u32 {
+        match self {
+            Self::Crowded => 60,
+            Self::Chain => 8000,
+            _ => 1 << 20,
+        }
+    }
+
+    /// How many steps there are at most between two gathers.
+    pub fn steps(self) -> u64 {
+        match self {
+            Self::Orderly | Self::Adopting | Self::Wild => 120,
+            Self::Crowded => 400,
+            Self::Serving => 8000,
+            Self::Chain => 1500,
+        }
+    }
+
+    /// By how much too much may be reported, in thousandths. Of a chain that dies by the thousand while it is read, something may be held
+    /// against the wrong one.
+    pub fn too_much(self) -> u64 {
+        if self == Self::Chain { 5 } else { 0 }
+    }
+
+    /// How many gathers there are.
+    pub fn gathers(self) -> u64 {
+        match self {
+            Self::Serving => 40,
+            _ => 12,
+        }
+    }
+
+    /// How much time there is between two steps at most, ns.
+    fn pause(self) -> u64 {
+        match self {
+            Self::Orderly | Self::Adopting | Self::Wild => TICK,
+            Self::Crowded | Self::Serving => TICK / 20,
+            Self::Chain => TICK / 200,
+        }
     }
 }
 
@@ -55,7 +119,7 @@ impl Chance {
 }
 
 /// User and system time, ns.
-#[derive(Clone, Copy, Default, Debug)]
+#[derive(Clone, Copy, Default, Debug, PartialEq, Eq)]
 pub struct Times {
     user: u64,
     system: u64,
@@ -97,6 +161,12 @@ pub struct Process {
     subreaper: bool,
     /// The era in which it became an orphan, if the plugin was at work then.
     adopted: Option<u64>,
+    /// Of a server's: how many children it has had.
+    served: u32,
+    /// The most that the plugin was shown of its own time, ns.
+    pub shown: u64,
+    /// As the plugin has read it last.
+    read: Option<(Times, Times)>,
 }
 
 /// What is known of a process for ever.
@@ -116,6 +186,10 @@ pub struct Book {
     pub born: u64,
     /// The era in which it went away.
     pub removed: Option<u64>,
+    /// What it had used when the plugin last read it.
+    pub seen: Option<u64>,
+    /// The last era in which it was to be read again and was not there.
+    pub vanished: Option<u64>,
 }
 
 /// The kernel: who exists, and what the tree below ROOT has really used.
@@ -123,8 +197,18 @@ pub struct Kernel {
     world: World,
     pub chance: Chance,
     pub now: u64,
+    /// What the time between two steps is multiplied with.
+    pace: u64,
     next_pid: u32,
     pub processes: BTreeMap<u32, Process>,
+    /// The children of each.
+    children: BTreeMap<u32, BTreeSet<u32>>,
+    /// Where the book of each that ever was is.
+    by_identity: BTreeMap<Identity, usize>,
+    /// Of a chain: how deep it is to be next, and those that live, from the top.
+    depth: usize,
+    chain: Vec<u32>,
+    grows: bool,
     /// CPU used since the first gather by the root and all that ever descended from it, ns.
     pub burnt: u64,
     pub orphans: u64,
@@ -132,10 +216,10 @@ pub struct Kernel {
     /// Births and ends within the tree.
     pub births: u64,
     pub ends: u64,
-    /// Whether it tells of births and deaths.
-    tells: bool,
     pub events: Vec<Event>,
     pub records: Vec<Record>,
+    /// Whether messages were lost that the plugin has not heard of.
+    pub has_lost: bool,
     /// Whether the world goes on while the plugin is at work.
     pub goes_on: bool,
     /// Whether the plugin is at work. It takes far less time than it takes until a pid is used again.
@@ -151,25 +235,58 @@ pub struct Kernel {
     pub era: u64,
 }
 
+/// What the root had used before.
+const LONG_AGO: [Times; 2] =
+    [Times { user: 123 * TICK, system: 7 * TICK }, Times { user: 456 * TICK + 3, system: TICK }];
+
+impl Process {
+    fn new(start: u64, ppid: u32, book: usize) -> Self {
+        Self {
+            start,
+            ppid,
+            own: Times::default(),
+            reaped: Times::default(),
+            zombie: false,
+            exiting: false,
+            book,
+            ignores_children: false,
+            subreaper: false,
+            adopted: None,
+            served: 0,
+            shown: 0,
+            read: None,
+        }
+    }
+}
+
 static TEMPLATE: LazyLock<Stat> =
     LazyLock::new(|| Stat::parse(b"1 (x) S 0 0 0 0 0 0 0 0 0 0 0 0 0 0 20 0 1 0 1 0 5\n").unwrap());
 
 impl Kernel {
-    pub fn new(world: World, seed: u64, tells: bool) -> Self {
+    pub fn new(world: World, seed: u64) -> Self {
+        let mut chance = Chance(seed * 2 + 1);
+        let pace = [1, 1, 8][usize::try_from(chance.below(3)).unwrap()];
+        let next_pid = if world == World::Chain { ROOT + 7000 } else { ROOT + 1 };
         let mut kernel = Self {
             world,
-            chance: Chance(seed * 2 + 1),
+            chance,
             now: 1000 * TICK,
-            next_pid: ROOT + 1,
+            pace,
+            next_pid,
             processes: BTreeMap::new(),
+            children: BTreeMap::new(),
+            by_identity: BTreeMap::new(),
+            depth: 0,
+            chain: Vec::new(),
+            grows: true,
             burnt: 0,
             orphans: 0,
             books: Vec::new(),
             births: 0,
             ends: 0,
-            tells,
             events: Vec::new(),
             records: Vec::new(),
+            has_lost: false,
             goes_on: false,
             is_watched: false,
             is_between: false,
@@ -178,26 +295,28 @@ impl Kernel {
             twice: 0,
             era: 0,
         };
-        let root = Process {
-            start: 5,
-            ppid: INIT,
-            own: Times { user: 123 * TICK, system: 7 * TICK },
-            reaped: Times { user: 456 * TICK + 3, system: TICK },
-            zombie: false,
-            exiting: false,
-            book: 0,
-            ignores_children: false,
-            adopted: None,
-            subreaper: world == World::Adopting,
-        };
         if world == World::Crowded {
             kernel.books.push(Book::default());
-            kernel.processes.insert(DAEMON, root.clone());
+            kernel.insert(DAEMON, Process { own: LONG_AGO[0], reaped: LONG_AGO[1], ..Process::new(5, INIT, 0) });
         }
         let book = kernel.books.len();
         kernel.books.push(Book { of_tree: true, ..Book::default() });
-        kernel.processes.insert(ROOT, Process { book, ..root });
+        let root = Process { own: LONG_AGO[0], reaped: LONG_AGO[1], ..Process::new(5, INIT, book) };
+        kernel.insert(ROOT, Process { subreaper: world == World::Adopting, ..root });
         kernel
+    }
+
+    fn insert(&mut self, pid: u32, process: Process) {
+        self.children.entry(process.ppid).or_default().insert(pid);
+        self.by_identity.insert(Identity { pid, start: process.start }, process.book);
+        self.processes.insert(pid, process);
+    }
+
+    fn set_parent(&mut self, pid: u32, ppid: u32) {
+        let process = self.processes.get_mut(&pid).unwrap();
+        let before = std::mem::replace(&mut process.ppid, ppid);
+        self.children.entry(before).or_default().remove(&pid);
+        self.children.entry(ppid).or_default().insert(pid);
     }
 
     fn alive(&self) -> Vec<u32> {
@@ -206,16 +325,21 @@ impl Kernel {
     }
 
     fn children(&self, pid: u32) -> Vec<u32> {
-        self.processes.iter().filter(|(_, process)| process.ppid == pid).map(|(pid, _)| *pid).collect()
+        self.children.get(&pid).map(|children| children.iter().copied().collect()).unwrap_or_default()
     }
 
     /// Something happens.
     pub fn step(&mut self) {
-        let pause = if self.world == World::Crowded { TICK / 20 } else { TICK };
-        self.now += self.chance.below(pause);
-        if self.tells {
-            self.end_one();
+        self.now += self.chance.below(self.world.pause()) * self.pace;
+        self.end_one();
+        match self.world {
+            World::Serving => self.serve(),
+            World::Chain => (0..10).for_each(|_| self.grow_or_die()),
+            _ => self.do_anything(),
         }
+    }
+
+    fn do_anything(&mut self) {
         let Some(pid) = self.chance.pick(&self.alive()) else { return };
         match self.chance.below(10) {
             0..=2 => drop(self.fork(pid)),
@@ -224,6 +348,61 @@ impl Kernel {
             8 => self.exit_if_it_may(pid),
             _ if self.world.is_wild() => self.misbehave(pid),
             _ => self.burn(pid),
+        }
+    }
+
+    /// One of a server does what is next for it: the master has four workers, each of which serves 20 requests.
+    fn serve(&mut self) {
+        let Some(pid) = self.chance.pick(&self.alive()) else { return };
+        let above = |pid: &u32| self.processes.get(pid).map(|process| process.ppid);
+        let depth = std::iter::successors(Some(pid), above).position(|pid| pid == ROOT).unwrap();
+        let Process { served, .. } = self.processes[&pid];
+        let (at_once, in_all) = [(4, u32::MAX), (1, 20), (2, 2), (0, 0)][depth];
+        let children = self.children(pid);
+        if self.wait(pid).is_some() {
+            return;
+        }
+        if served < in_all && children.len() < at_once && self.fork(pid).is_some() {
+            self.processes.get_mut(&pid).unwrap().served += 1;
+            self.burn_up_to(pid, TICK / 50);
+        } else if children.is_empty() && pid != ROOT {
+            self.burn_up_to(pid, TICK / 10);
+            self.exit(pid);
+        }
+    }
+
+    /// Lets what has begun come to its end, where it has one.
+    pub fn finish(&mut self) {
+        while !self.chain.is_empty() {
+            self.step();
+        }
+    }
+
+    /// The end of a chain forks, or exits and is waited for.
+    fn grow_or_die(&mut self) {
+        let end = self.chain.last().copied().unwrap_or(ROOT);
+        if self.chain.is_empty() {
+            self.grows = true;
+            self.depth = 1100 + usize::try_from(self.chance.below(2000)).unwrap();
+        }
+        if self.grows {
+            // All other pids may have to rest.
+            let Some(child) = self.fork(end) else { return self.grows = self.chain.is_empty() };
+            self.chain.push(child);
+            let scale = if self.chance.one_in(50) { TICK } else { TICK / 40 };
+            self.burn_up_to(child, scale);
+            self.grows = self.chain.len() < self.depth;
+            return;
+        }
+        let Process { zombie, exiting, ppid, .. } = self.processes[&end];
+        match (zombie, exiting) {
+            (true, _) => {
+                self.wait(ppid).unwrap();
+                self.chain.pop();
+                self.burn_up_to(ppid, TICK / 100);
+            }
+            (_, true) => self.end_one(),
+            _ => self.exit(end),
         }
     }
 
@@ -254,7 +433,10 @@ impl Kernel {
     }
 
     fn free_pid(&mut self) -> Option<u32> {
-        let pids = if self.world == World::Crowded { 60 } else { 1 << 20 };
+        let pids = self.world.pids();
+        if self.resting.len() + self.processes.len() + 10 > pids as usize {
+            return None;
+        }
         for _ in 0..pids {
             let pid = self.next_pid;
             self.next_pid = if pid >= ROOT + pids { ROOT + 1 } else { pid + 1 };
@@ -266,7 +448,7 @@ impl Kernel {
     }
 
     fn fork(&mut self, ppid: u32) -> Option<u32> {
-        if self.processes.len() > 40 {
+        if self.processes.len() > 40 && self.world != World::Chain {
             return None;
         }
         let pid = self.free_pid()?;
@@ -274,19 +456,9 @@ impl Kernel {
         let of_tree = self.books[parent].of_tree;
         self.books.push(Book { parent: Some(parent), of_tree, born: self.era, ..Book::default() });
         self.births += u64::from(of_tree);
-        let child = Process {
-            start: self.now / TICK,
-            ppid,
-            own: Times::default(),
-            reaped: Times::default(),
-            zombie: false,
-            exiting: false,
-            book: self.books.len() - 1,
-            ignores_children: false,
-            adopted: None,
-            subreaper: self.world == World::Adopting && self.chance.one_in(4),
-        };
-        self.processes.insert(pid, child);
+        let child = Process::new(self.now / TICK, ppid, self.books.len() - 1);
+        let subreaper = self.world == World::Adopting && self.chance.one_in(4);
+        self.insert(pid, Process { subreaper, ..child });
         self.tell(Event::Fork { parent: ppid, child: pid });
         Some(pid)
     }
@@ -324,6 +496,8 @@ impl Kernel {
 
     fn remove(&mut self, pid: u32) -> Process {
         let process = self.processes.remove(&pid).unwrap();
+        self.children.entry(process.ppid).or_default().remove(&pid);
+        self.children.remove(&pid);
         let book = &mut self.books[process.book];
         book.removed = Some(self.era);
         self.ends += u64::from(book.of_tree);
@@ -340,19 +514,22 @@ impl Kernel {
 
     /// exit(2). The record goes out first.
     fn exit(&mut self, pid: u32) {
-        if self.tells {
-            self.record(pid);
-            if self.chance.one_in(3) {
-                self.processes.get_mut(&pid).unwrap().exiting = true;
-                return;
-            }
+        self.record(pid);
+        if self.chance.one_in(3) {
+            self.processes.get_mut(&pid).unwrap().exiting = true;
+            return;
         }
         self.end(pid);
     }
 
     fn record(&mut self, pid: u32) {
         let process = &self.processes[&pid];
-        let tail = self.chance.below(TAIL).min(process.own.exact());
+        let own = process.own.exact();
+        let tail = if self.world == World::Serving {
+            self.chance.below(own / 6 + 1)
+        } else {
+            self.chance.below(TAIL).min(own)
+        };
         let utime = process.own.user.saturating_sub(tail / 2);
         let stime = (process.own.exact() - tail).saturating_sub(utime);
         let cpu = process.own.exact() - tail;
@@ -364,7 +541,9 @@ impl Kernel {
 
     /// Perhaps one of those that exit has done so.
     fn end_one(&mut self) {
-        let exiting: Vec<_> = self.processes.iter().filter(|(_, p)| p.exiting).map(|(pid, _)| *pid).collect();
+        let among =
+            if self.world == World::Chain { self.chain.last().copied().into_iter().collect() } else { self.pids() };
+        let exiting: Vec<_> = among.into_iter().filter(|pid| self.processes[pid].exiting).collect();
         if let Some(pid) = self.chance.pick(&exiting)
             && self.chance.one_in(3)
         {
@@ -379,10 +558,11 @@ impl Kernel {
 
     /// The children go to the nearest subreaper above, else to init, which reaps at once; the parent may not care.
     fn end(&mut self, pid: u32) {
-        let heir = self.heir(pid);
-        for child in self.children(pid) {
-            let orphan = self.processes.get_mut(&child).unwrap();
-            (orphan.ppid, orphan.adopted) = (heir, self.is_watched.then_some(self.era));
+        let children = self.children(pid);
+        let heir = if children.is_empty() { INIT } else { self.heir(pid) };
+        for child in children {
+            self.set_parent(child, heir);
+            self.processes.get_mut(&child).unwrap().adopted = self.is_watched.then_some(self.era);
             self.orphans += 1;
             if self.is_unwanted(child) && self.processes[&child].zombie {
                 self.remove(child);
@@ -414,7 +594,7 @@ impl Kernel {
     }
 
     fn misbehave(&mut self, pid: u32) {
-        match self.chance.below(if self.tells { 7 } else { 3 }) {
+        match self.chance.below(7) {
             0 => self.processes.get_mut(&pid).unwrap().ignores_children ^= true,
             1 if ![ROOT, DAEMON].contains(&pid) => self.kill_group(pid),
             3 => self.processes.get_mut(&pid).unwrap().subreaper ^= true,
@@ -460,9 +640,7 @@ impl Kernel {
     }
 
     fn tell(&mut self, event: Event) {
-        if self.tells {
-            self.events.push(event);
-        }
+        self.events.push(event);
     }
 
     /// What its stat file says.
@@ -483,6 +661,50 @@ impl Kernel {
             cstime: ticks(reaped.system),
             ..*TEMPLATE
         })
+    }
+
+    /// The pids that there are.
+    pub fn pids(&self) -> Vec<u32> {
+        self.processes.keys().copied().collect()
+    }
+
+    /// The plugin reads one that it reads at each gather, and knew as this one, if it did. Whether it is as it was.
+    pub fn be_read(&mut self, pid: u32, known: Option<Identity>) -> bool {
+        let is_it = |process: &Process| known.is_none_or(|known| known.start == process.start);
+        let Some(process) = self.processes.get_mut(&pid).filter(|process| is_it(process)) else {
+            let known = known.and_then(|known| self.by_identity.get(&known));
+            if let Some(book) = known.and_then(|book| self.books.get_mut(*book)) {
+                book.vanished = Some(self.era);
+            }
+            return false;
+        };
+        let as_now = Some((process.own, process.reaped));
+        let is_same = process.read == as_now && !process.zombie && !process.exiting;
+        process.read = as_now;
+        process.shown = process.shown.max(process.own.text());
+        self.books[process.book].seen = Some(self.books[process.book].burnt);
+        is_same
+    }
+
+    /// The plugin reads how long one was on a CPU.
+    pub fn leader_time(&mut self, pid: u32) -> Option<u64> {
+        let process = self.processes.get_mut(&pid)?;
+        process.shown = process.own.exact();
+        Some(process.shown)
+    }
+
+    /// Nobody hears what is told.
+    pub fn be_ignored(&mut self) {
+        self.be_drained();
+        self.records.clear();
+        self.events.clear();
+    }
+
+    /// Messages are lost.
+    pub fn lose(&mut self) {
+        self.records.clear();
+        self.events.clear();
+        self.has_lost = true;
     }
 
     /// Whether kill(2) finds nobody.

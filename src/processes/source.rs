@@ -1,0 +1,77 @@
+//! Where the process table reads processes from: the kernel's `/proc` ([`super::Reader`]), or a simulated kernel in the tests.
+
+use std::fmt;
+use std::io;
+
+use crate::kernel::stat::{Identity, Stat};
+
+/// The result of reading a watched process.
+#[derive(Debug)]
+pub enum Read {
+    /// Its stat, read now. Another process may have its pid.
+    Stat(Stat),
+    /// It has not run since it was last read.
+    Same,
+    /// It has exited and was reaped.
+    Gone,
+}
+
+/// The processes of a host. `Ok(None)` is a process that has exited and was reaped; an error is one that exists and cannot be read.
+pub trait ProcessSource: fmt::Debug {
+    /// Lists the pids of all processes, ascending.
+    ///
+    /// # Errors
+    /// The processes cannot be listed.
+    fn list(&mut self, pids: &mut Vec<u32>) -> io::Result<()>;
+
+    /// Reads the stat of the process, or of the process of the thread, that has this pid now.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn stat(&mut self, pid: u32) -> io::Result<Option<Stat>>;
+
+    /// Whether a pid is a process's, and not only a thread's.
+    fn is_process(&mut self, pid: u32) -> bool;
+
+    /// Returns the CPU time of a process's leader thread, ns: exact where stat has ticks, and a lower bound of the process's.
+    /// `Ok(None)` also where the kernel does not tell.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn leader_time(&mut self, pid: u32) -> io::Result<Option<u64>>;
+
+    /// Returns the resident pages of a process whose leader thread has exited while others live, of which stat says 0.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn leaderless_rss(&mut self, pid: u32) -> io::Result<Option<u64>>;
+
+    /// Reads the stat of a process that is read at each gather. `lasts` tells whether the process is likely to be there at the next.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn stat_again(&mut self, pid: u32, lasts: &dyn Fn(&Stat) -> bool) -> io::Result<Option<Stat>> {
+        let _ = lasts;
+        self.stat(pid)
+    }
+
+    /// Reads a process unless it has not run since it was read as `known`, at `now` (CLOCK_BOOTTIME, ns). `lasts` as in
+    /// [`ProcessSource::stat_again`].
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn read(&mut self, known: &Stat, now: u64, lasts: &dyn Fn(&Stat) -> bool) -> io::Result<Read> {
+        let _ = now;
+        Ok(self.stat_again(known.id.pid, lasts)?.map_or(Read::Gone, Read::Stat))
+    }
+
+    /// These processes, sorted by pid, will be read again; no others.
+    fn keep(&mut self, ids: &[Identity]) {
+        let _ = ids;
+    }
+
+    /// The process with this pid will not be read again.
+    fn close(&mut self, pid: u32) {
+        let _ = pid;
+    }
+}
