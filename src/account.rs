@@ -14,7 +14,8 @@
 //! A negative `due` is CPU of children never seen, or seen for the last time before they used it. A positive one was counted
 //! while they lived and must not be counted again when it is charged.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
@@ -25,9 +26,6 @@ use crate::processes::Presence;
 
 /// What two texts in whole ticks (user and system time) can hide of a charge that the kernel has made.
 const SLACK: u64 = 2 * TICK;
-
-/// Deeper trees than this are settled in a less perfect order.
-const DEPTH_MAX: usize = 1024;
 
 /// A process as read at one gather; times in ns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -95,6 +93,8 @@ pub struct Unseen {
     pub orphaned: u64,
     /// The part of `lives` whose charge may not show yet.
     pub late: u64,
+    /// Whether an orphan was seen to have become its child.
+    pub adopts: bool,
 }
 
 /// What exit records tell of the dead, each sorted by pid. A scan knows nothing of it.
@@ -129,6 +129,10 @@ struct Balance {
     own: u64,
     reaped: u64,
     owed: u64,
+    /// What it may be charged for orphans that were counted before, if it is this process that has adopted them. Unlike what is owed, it is no
+    /// part of its life.
+    #[serde(default)]
+    doubt: u64,
 }
 
 /// What went away below a process since the last gather, to be met with the next Δreaped; ns.
@@ -138,9 +142,15 @@ struct Loss {
     gone: u64,
     /// The part of `gone` whose charge the next Δreaped may not contain yet.
     late: u64,
-    /// The part of `gone` that came through a child that is gone too: perhaps it was orphaned first, and an ancestor that
-    /// adopts orphans (a subreaper) was charged for it.
+    /// The part of `gone` that came through a child that is gone too, of which both were read before: perhaps it was orphaned first,
+    /// and an ancestor that adopts orphans (a subreaper) was charged for it.
     orphaned: u64,
+    /// The same, of those that nobody has read.
+    orphaned_unseen: u64,
+    /// The lives of orphans that were lost below another process.
+    doubt: u64,
+    /// The part of `doubt` whose charge the next Δreaped may not contain yet.
+    doubt_late: u64,
 }
 
 impl Loss {
@@ -148,12 +158,17 @@ impl Loss {
         self.gone = self.gone.saturating_add(other.gone);
         self.late = self.late.saturating_add(other.late);
         self.orphaned = self.orphaned.saturating_add(other.orphaned);
+        self.orphaned_unseen = self.orphaned_unseen.saturating_add(other.orphaned_unseen);
+        self.doubt = self.doubt.saturating_add(other.doubt);
+        self.doubt_late = self.doubt_late.saturating_add(other.doubt_late);
     }
 
     /// That of a child's life.
     fn of(child: Balance, lost: Self, late: bool) -> Self {
         let life = child.life(lost);
-        Self { gone: life, late: if late { life } else { lost.late }, orphaned: lost.gone }
+        let orphaned = lost.gone.saturating_sub(lost.orphaned_unseen);
+        let late = if late { life } else { lost.late };
+        Self { gone: life, late, orphaned, orphaned_unseen: lost.orphaned_unseen, ..Self::default() }
     }
 }
 
@@ -169,12 +184,22 @@ impl Balance {
         (self.owed.saturating_add(lost.gone)).saturating_sub(reaped.saturating_sub(self.reaped))
     }
 
-    /// What an ancestor may have been charged for instead of this process: to meet with the ancestor's Δreaped. It may be
-    /// met here as well, later, which would be too little rather than too much.
-    fn adopted(self, lost: Loss, sight: &Sight) -> Loss {
-        let adoptable = if sight.zombie { lost.gone } else { lost.orphaned };
-        let gone = self.due(lost, sight.reaped).min(adoptable);
-        Loss { gone, late: gone.min(lost.late), orphaned: gone }
+    /// What this process is charged, as of a reading, beyond what is known to be due.
+    fn excess(self, lost: Loss, reaped: u64) -> u64 {
+        reaped.saturating_sub(self.reaped).saturating_sub(self.owed.saturating_add(lost.gone))
+    }
+
+    /// What an ancestor may have been charged for instead of this process, and the part of it that may also be charged later, to
+    /// whichever ancestor.
+    ///
+    /// Of those that nobody has read, orphans are told apart from others by the amount alone: what two texts can hide is due to this
+    /// process, unless it is known that an ancestor `adopts`.
+    fn adoptable(self, lost: Loss, sight: &Sight, adopts: bool) -> (u64, u64) {
+        let due = self.due(lost, sight.reaped);
+        let orphaned = if sight.zombie { lost.gone.saturating_sub(lost.orphaned_unseen) } else { lost.orphaned };
+        let hidden = if adopts { 0 } else { SLACK };
+        let all = due.min(orphaned.saturating_add(lost.orphaned_unseen.min(due.saturating_sub(hidden))));
+        (all, all.min(orphaned.max(lost.late)))
     }
 
     /// The rule. Returns the charge.
@@ -182,11 +207,13 @@ impl Balance {
         let own = own.max(self.own);
         let reaped = reaped.max(self.reaped);
         let used = own - self.own;
-        let unseen = (reaped - self.reaped).saturating_sub(self.owed.saturating_add(lost.gone));
+        let unseen = self.excess(lost, reaped);
+        let doubt = self.doubt.saturating_add(lost.doubt);
+        let (counted, doubt) = (unseen.saturating_sub(doubt), doubt.saturating_sub(unseen));
         let due = self.due(lost, reaped);
-        let owed = if stale { due } else { due.min(SLACK.saturating_add(lost.late)) };
-        *self = Self { own, reaped, owed };
-        Charge { own: used, reaped: unseen }
+        let remembered = |due: u64, late| if stale { due } else { due.min(SLACK.saturating_add(late)) };
+        *self = Self { own, reaped, owed: remembered(due, lost.late), doubt: remembered(doubt, lost.doubt_late) };
+        Charge { own: used, reaped: counted }
     }
 }
 
@@ -195,13 +222,50 @@ struct Account {
     id: Identity,
     ppid: u32,
     cpu: Balance,
+    /// Whether an orphan was seen to have become its child.
+    #[serde(default)]
+    adopts: bool,
 }
 
 impl Account {
     /// That of a process at its first sight.
     fn of(sight: &Sight) -> Self {
-        let cpu = Balance { own: sight.own, reaped: sight.reaped, owed: 0 };
-        Self { id: sight.id, ppid: sight.ppid, cpu }
+        let cpu = Balance { own: sight.own, reaped: sight.reaped, ..Balance::default() };
+        Self { id: sight.id, ppid: sight.ppid, cpu, adopts: false }
+    }
+}
+
+/// How many ancestors of each account have accounts, so far as that was asked for.
+struct Depths(Vec<Option<u32>>);
+
+impl Depths {
+    fn of(ledger: &Ledger) -> Self {
+        Self(vec![None; ledger.accounts.len()])
+    }
+
+    /// That of one account, whose ancestors' are known from then on. Bounded, since what is read of /proc is no snapshot and might in
+    /// theory go round in a circle.
+    fn get(&mut self, index: usize, ledger: &Ledger) -> u32 {
+        let mut unknown = Vec::new();
+        let mut next = Some(index);
+        let mut depth = 0;
+        while let Some(index) = next {
+            let Some(known) = self.0.get_mut(index) else { break };
+            if let Some(known) = known {
+                depth = known.saturating_add(1);
+                break;
+            }
+            *known = Some(0); // if this one is met again, it is a circle
+            unknown.push(index);
+            next = ledger.parent(index);
+        }
+        for index in unknown.into_iter().rev() {
+            if let Some(known) = self.0.get_mut(index) {
+                *known = Some(depth);
+            }
+            depth = depth.saturating_add(1);
+        }
+        self.0.get(index).copied().flatten().unwrap_or_default()
     }
 }
 
@@ -229,14 +293,16 @@ impl Ledger {
         let newborn = sights.iter().filter(|sight| sight.newborn).map(|sight| (sight.id, sight.origin));
         let dead_newborn = deaths.last.iter().filter(|last| last.newborn).map(|last| (last.id, last.ppid));
         self.open_accounts(newborn.chain(dead_newborn));
+        self.note_adopters(sights, deaths);
         let gone = self.take_last_sights(deaths, presence);
-        for Unseen { id, lives: gone, orphaned, late, .. } in deaths.unseen.iter().copied() {
+        for Unseen { id, lives: gone, orphaned: orphaned_unseen, late, .. } in deaths.unseen.iter().copied() {
             if let Some(place) = self.place(id) {
-                self.lose(place, Loss { gone, late, orphaned });
+                self.lose(place, Loss { gone, late, orphaned_unseen, ..Loss::default() });
             }
         }
-        self.bury_the_dead(presence);
-        self.raise_the_orphans(sights);
+        let mut depths = Depths::of(self);
+        self.bury_the_dead(presence, &mut depths);
+        self.raise_the_orphans(sights, &mut depths);
         let living = sights.iter().map(|sight| {
             let Some(place) = self.place(sight.id) else { return Charge::default() };
             let lost = self.losses.remove(&place).unwrap_or_default();
@@ -259,11 +325,28 @@ impl Ledger {
         for (id, ppid) in newborn {
             let known = self.accounts.get(..before).unwrap_or_default();
             if known.binary_search_by_key(&id, |account| account.id).is_err() {
-                self.accounts.push(Account { id, ppid, cpu: Balance::default() });
+                self.accounts.push(Account { id, ppid, cpu: Balance::default(), adopts: false });
             }
         }
         if self.accounts.len() > before {
             self.accounts.sort_unstable_by_key(|account| account.id);
+        }
+    }
+
+    /// Notes who has another parent than before: that one adopts orphans.
+    fn note_adopters(&mut self, sights: &[Sight], deaths: &Deaths) {
+        let now = sights.iter().map(|sight| (sight.id, sight.ppid));
+        let now = now.chain(deaths.last.iter().map(|last| (last.id, last.ppid)));
+        let adopted = now.filter(|(id, ppid)| {
+            self.place(*id).and_then(|place| self.accounts.get(place)).is_some_and(|account| account.ppid != *ppid)
+        });
+        let adopters: Vec<_> = adopted.filter_map(|(id, ppid)| self.index(ppid, id.start)).collect();
+        let unseen = deaths.unseen.iter().filter(|unseen| unseen.adopts);
+        let unseen: Vec<_> = unseen.filter_map(|unseen| self.place(unseen.id)).collect();
+        for place in adopters.into_iter().chain(unseen) {
+            if let Some(account) = self.accounts.get_mut(place) {
+                account.adopts = true;
+            }
         }
     }
 
@@ -321,48 +404,62 @@ impl Ledger {
 
     /// Passes the life of each member that is gone to its parent, deepest first, so that a life goes up through parents
     /// that died with their children to the one that lives, if it is a member.
-    fn bury_the_dead(&mut self, presence: impl Fn(Identity) -> Presence) {
-        let fates: Vec<_> = self.accounts.iter().map(|account| presence(account.id)).collect();
-        let mut dead: Vec<_> = (0..self.accounts.len())
-            .filter(|index| fates.get(*index) != Some(&Presence::Here))
-            .map(|index| (self.dead_above(index, &fates), index))
-            .collect();
-        dead.sort_unstable_by(|a, b| b.cmp(a));
-        for (_, index) in dead {
-            let Some(Account { ppid, cpu, .. }) = self.accounts.get(index).copied() else { continue };
-            let late = fates.get(index) == Some(&Presence::Vanished);
-            if let Some(parent) = self.index(ppid) {
+    fn bury_the_dead(&mut self, presence: impl Fn(Identity) -> Presence, depths: &mut Depths) {
+        let fates = self.accounts.iter().map(|account| presence(account.id)).enumerate();
+        let dead = fates.filter(|(_, fate)| *fate != Presence::Here);
+        let mut dead: Vec<_> = dead.map(|(index, fate)| (depths.get(index, self), index, fate)).collect();
+        dead.sort_unstable_by_key(|(depth, index, _)| Reverse((*depth, *index)));
+        for (_, index, fate) in dead {
+            let Some(Account { cpu, .. }) = self.accounts.get(index).copied() else { continue };
+            if let Some(parent) = self.parent(index) {
                 let lost = self.losses.get(&index).copied().unwrap_or_default();
-                self.lose(parent, Loss::of(cpu, lost, late));
+                self.lose(parent, Loss::of(cpu, lost, fate == Presence::Vanished));
             }
         }
     }
 
-    /// Passes what an ancestor may have been charged for on to it, from the deepest on.
+    /// Moves what an ancestor may have been charged for to it, from the deepest on.
     ///
     /// Without this, a tree that dies at once below a subreaper would count twice: as last seen, a grandchild's life goes to
     /// the parent of its dead parent; the kernel charges it to the subreaper. Whoever was charged, it is an ancestor as of the
-    /// last gather: orphans only ever go to one.
-    fn raise_the_orphans(&mut self, sights: &[Sight]) {
-        let from = self.losses.keys().copied().filter(|index| self.adoptable(*index, sights).is_some());
-        let mut pending: BTreeSet<_> = from.map(|index| (self.above(index).count(), index)).collect();
-        while let Some((deep, index)) = pending.pop_last() {
-            let Some(adopted) = self.adoptable(index, sights) else { continue };
-            let Some(above) = self.above(index).find(|above| self.sight(*above, sights).is_some()).filter(|_| deep > 0)
-            else {
-                continue;
-            };
-            let depth = self.above(above).count().min(deep.saturating_sub(1)); // less and less, also in a circle
-            self.lose(above, adopted);
-            pending.insert((depth, above));
+    /// last gather: orphans only ever go to one. It shows by a charge of which nothing else is known. Where it may show later, it is held
+    /// against all of them, which may be too little rather than too much.
+    fn raise_the_orphans(&mut self, sights: &[Sight], depths: &mut Depths) {
+        let lost = self.losses.iter().filter(|(_, lost)| lost.gone > 0).map(|(index, _)| *index);
+        let mut losers: Vec<_> = lost.map(|index| (depths.get(index, self), index)).collect();
+        losers.sort_unstable_by(|a, b| b.cmp(a));
+        for (depth, index) in losers {
+            let Some(sight) = self.sight(index, sights) else { continue };
+            let Some(Account { cpu, .. }) = self.accounts.get(index).copied() else { continue };
+            let lost = self.losses.get(&index).copied().unwrap_or_default();
+            let above: Vec<_> = self.above(index).take(depth as usize).collect();
+            let adopts = |index: &usize| self.accounts.get(*index).is_some_and(|account| account.adopts);
+            let (mut adoptable, mut doubtful) = cpu.adoptable(lost, sight, above.iter().any(adopts));
+            let (late, mut certain) = (lost.late, adoptable - doubtful);
+            for above in above {
+                if adoptable == 0 {
+                    break;
+                }
+                let Some(sight) = self.sight(above, sights) else { continue };
+                let Some(Account { cpu, adopts, .. }) = self.accounts.get(above).copied() else { continue };
+                let lost = self.losses.get(&above).copied().unwrap_or_default();
+                let shown = adoptable.min(cpu.excess(lost, sight.reaped));
+                doubtful = doubtful.saturating_sub(shown);
+                // The adopter may have been exiting, so that the orphan went further up.
+                let (met, left) = if adopts { (adoptable, doubtful) } else { (shown, adoptable - shown) };
+                let (doubt, of_it) = if adopts { (0, late.min(met)) } else { (doubtful, 0) };
+                self.lose(
+                    above,
+                    Loss { gone: met, late: of_it, doubt, doubt_late: late.min(doubt), ..Loss::default() },
+                );
+                adoptable = left;
+                let moved = met.min(certain);
+                certain -= moved;
+                if let Some(lost) = self.losses.get_mut(&index) {
+                    lost.gone = lost.gone.saturating_sub(moved);
+                }
+            }
         }
-    }
-
-    /// What a living member may have lost to an ancestor.
-    fn adoptable(&self, index: usize, sights: &[Sight]) -> Option<Loss> {
-        let lost = self.losses.get(&index).filter(|lost| lost.gone > 0)?;
-        let adopted = self.accounts.get(index)?.cpu.adopted(*lost, self.sight(index, sights)?);
-        Some(adopted).filter(|adopted| adopted.gone > 0)
     }
 
     /// The sight of a member that is still one.
@@ -372,23 +469,23 @@ impl Ledger {
         sights.get(found)
     }
 
-    /// How many dead ancestors in a row a dead member has.
-    fn dead_above(&self, index: usize, fates: &[Presence]) -> usize {
-        self.above(index).take_while(|above| fates.get(*above) != Some(&Presence::Here)).count()
-    }
-
-    /// The ancestors of a member, nearest first. Bounded, since what is read of /proc is no snapshot and might in theory go
-    /// round in a circle.
+    /// The ancestors of a member, nearest first.
     fn above(&self, index: usize) -> impl Iterator<Item = usize> {
-        let parent = |index: usize| self.index(self.accounts.get(index)?.ppid);
-        std::iter::successors(parent(index), move |above| parent(*above)).take(DEPTH_MAX)
+        std::iter::successors(self.parent(index), |above| self.parent(*above))
     }
 
-    /// The account with this pid. Where one was born since with the pid of another, it is that of the other: who has died
-    /// since was more likely its child.
-    fn index(&self, pid: u32) -> Option<usize> {
-        let index = self.accounts.partition_point(|account| account.id.pid < pid);
-        self.accounts.get(index).filter(|account| account.id.pid == pid).map(|_| index)
+    /// The account of a member's parent.
+    fn parent(&self, index: usize) -> Option<usize> {
+        let Account { id, ppid, .. } = self.accounts.get(index)?;
+        self.index(*ppid, id.start)
+    }
+
+    /// The account of the parent, with this pid, of who started then. Where several have had the pid since the last gather, it is the
+    /// last one that started before.
+    fn index(&self, pid: u32, start: u64) -> Option<usize> {
+        let end = self.accounts.partition_point(|account| account.id <= Identity { pid, start });
+        let has_pid = |index: &usize| self.accounts.get(*index).is_some_and(|account| account.id.pid == pid);
+        end.checked_sub(1).filter(has_pid).or(Some(end).filter(has_pid))
     }
 
     /// Where the account of this process is.
@@ -684,7 +781,7 @@ mod tests {
     fn what_the_child_of_one_that_vanished_has_used_counts_though_neither_was_seen() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0)], &[2]);
-        let unseen = vec![Unseen { id: id(2), used: 30 * MS, lives: 0, orphaned: 0, late: 0 }];
+        let unseen = vec![Unseen { id: id(2), used: 30 * MS, lives: 0, orphaned: 0, late: 0, adopts: false }];
         let deaths = Deaths { last: Vec::new(), unseen };
         let presence = |of| if of == id(1) { Presence::Here } else { Presence::Gone };
         let charges = ledger.settle(&[old(1, 0, 0, 0)], &deaths, presence);

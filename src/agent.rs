@@ -175,7 +175,7 @@ impl Agent {
         let wants_procmaps = wants(&self.targets, Measurement::Procmaps);
         match self.gathered {
             None => {
-                self.gathered = self.look();
+                self.gathered = self.take_base();
                 self.collectors.busiest.begin_interval(self.gathered.unwrap_or_default());
                 self.complaints.say_changes();
             }
@@ -186,6 +186,15 @@ impl Agent {
             return Instant::now();
         }
         Instant::now() + PRIMING
+    }
+
+    /// Looks twice. Whoever was listed and had exited before it could be read has left its whole life, of unknown length, with a parent that
+    /// may have been read before: the second look is the base.
+    fn take_base(&mut self) -> Option<u64> {
+        self.look();
+        self.series.clear();
+        self.processes.resume([None; 3]);
+        self.look()
     }
 
     /// Looks at the processes between two gathers. What is wrong now, a pidfile just made and not yet written, need not be

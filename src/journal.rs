@@ -61,6 +61,8 @@ pub struct Unseen {
     pub orphaned: Times,
     /// The part of `lives` that was told while the living were read: what their parents are charged for it shows now or later.
     pub late: Times,
+    /// Whether an orphan was seen to have become its child.
+    pub adopts: bool,
 }
 
 impl Unseen {
@@ -85,6 +87,7 @@ impl Unseen {
         self.lives.add(later.lives);
         self.orphaned.add(later.orphaned);
         self.late.add(later.lives);
+        self.adopts |= later.adopts;
     }
 }
 
@@ -153,6 +156,8 @@ pub struct Later {
 struct New {
     /// Its nearest ancestor by birth, of those that live or were known before.
     ancestor: Option<Who>,
+    /// Whether it had another parent before: the one that it was born to is gone.
+    is_orphan: bool,
     /// Whether it has died.
     ended: bool,
     /// How, if there is a record.
@@ -167,6 +172,8 @@ struct End {
     record: Record,
     /// Who the parent in the record is, and which of those born so far, if it is one of the new.
     parent: Option<(Who, Option<u32>)>,
+    /// Whether that is not the one that it was born to.
+    is_adopted: bool,
 }
 
 /// A process that was known and has died, or at least its leader.
@@ -370,7 +377,7 @@ impl Journal {
         let ancestor = self.who(parent);
         self.descent.extend(ancestor.map(|ancestor| (ancestor, child)));
         self.births = self.births.wrapping_add(1);
-        self.new.insert(child, New { ancestor, ended: false, end: None, birth: self.births });
+        self.new.insert(child, New { ancestor, is_orphan: false, ended: false, end: None, birth: self.births });
     }
 
     /// The pid is given to another: whoever had it died, and was waited for.
@@ -438,7 +445,8 @@ impl Journal {
             Some(Who::New(pid)) => {
                 let parent = self.who(exit.parent).map(|parent| (parent, self.birth(exit.parent)));
                 if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
-                    (new.ended, new.end) = (true, Some(Box::new(End { record: exit, parent })));
+                    let is_adopted = new.is_orphan || parent.is_some_and(|(parent, _)| new.ancestor != Some(parent));
+                    (new.ended, new.end) = (true, Some(Box::new(End { record: exit, parent, is_adopted })));
                     self.dead.push(pid);
                 }
             }
@@ -475,6 +483,7 @@ impl Journal {
     /// One of the new is gone: others stand for it from now on.
     fn bury(&mut self, pid: u32) {
         let Some((New { ancestor, end, .. }, below)) = self.take_out(pid) else { return };
+        let is_adopted = end.as_ref().is_some_and(|end| end.is_adopted);
         let (record, parent) = end.map_or((None, None), |end| (Some(end.record), end.parent));
         let parent = parent.and_then(|(parent, birth)| self.stands(parent, birth).then_some(parent));
         if let Some(ancestor) = ancestor {
@@ -488,6 +497,7 @@ impl Journal {
             let unseen = self.unseen.entry(heir).or_default();
             unseen.lives.add(life);
             unseen.orphaned.add(orphaned);
+            unseen.adopts |= is_adopted && parent.is_some();
         }
     }
 
@@ -498,7 +508,7 @@ impl Journal {
             self.descent.remove(&(who, child));
             self.descent.extend(heir.map(|heir| (heir, child)));
             if let Some(child) = self.new.get_mut(&child) {
-                child.ancestor = heir;
+                (child.ancestor, child.is_orphan) = (heir, true);
             }
         }
     }
@@ -511,13 +521,14 @@ impl Journal {
     ) -> Vec<Birth> {
         let is_dead = |stat: &Stat| stat.is_zombie() || stat.exiting;
         let mut births = Vec::with_capacity(self.new.len());
-        let mut others = Vec::new();
+        let (mut others, mut adopters) = (Vec::new(), Vec::new());
         for (pid, new) in &self.new {
             match read(*pid, new.ended) {
                 Some(stat) if new.end.is_some() && !is_dead(&stat) => others.push(*pid),
                 Some(stat) => {
                     let record = new.end.as_ref().map(|end| Box::new(end.record.clone()));
                     births.push(Birth { id: stat.id, ancestor: new.ancestor, record });
+                    adopters.extend(new.is_orphan.then_some(stat.ppid));
                     born(stat);
                 }
                 None => {}
@@ -525,6 +536,11 @@ impl Journal {
         }
         for pid in others {
             self.bury(pid); // a thread of another process has its pid
+        }
+        for adopter in adopters {
+            if let Some(adopter) = self.who(adopter) {
+                self.unseen.entry(adopter).or_default().adopts = true;
+            }
         }
         for place in 0..births.len() {
             let ancestor = births.get(place).and_then(|birth| self.read_ancestor(birth.id.pid, &births));

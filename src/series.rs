@@ -308,10 +308,11 @@ impl Series {
         reading.members = members;
     }
 
-    /// Whether what a member has used since the last gather belongs here: it was a member before, or was born since, or belongs
-    /// here by itself, wherever it was before.
+    /// Whether what a member has used since the last gather belongs here: it was a member before, here or of another series, or was born
+    /// since, or belongs here by itself, wherever it was before.
     fn counts(&self, member: &Member, reading: &Reading) -> bool {
-        member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id)
+        let is_known = || reading.previous.is_some() && reading.samples.get(member.id).is_some_and(|s| s.complete);
+        member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id) || is_known()
     }
 
     /// What a member adds to the CPU, and to the parts of it in user and in system mode, ns, unless a cgroup carries that.
@@ -336,10 +337,9 @@ impl Series {
 
     /// Whether all that a new series used since the last gather is counted, so that a rate can be told.
     fn misses_nothing(&self, reading: &Reading) -> bool {
-        let by_itself = |member: &Member| member.root.is_none() || reading.processes.is_newborn(member.id);
         let complete = |id| reading.samples.get(id).is_some_and(|sample| sample.complete);
         let mut members = reading.members.iter();
-        members.all(|member| reading.in_cgroup(member.id.pid) || (by_itself(member) && complete(member.id)))
+        members.all(|member| reading.in_cgroup(member.id.pid) || (self.counts(member, reading) && complete(member.id)))
     }
 
     fn births(&self, reading: &Reading) -> u64 {

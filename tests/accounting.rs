@@ -348,6 +348,7 @@ impl Follower {
             lives: sums.lives.cpu,
             orphaned: sums.orphaned.cpu,
             late: sums.late.cpu,
+            adopts: sums.adopts,
         });
         let deaths = Deaths { last, unseen: unseen.collect() };
         self.settle(kernel, &deaths)

@@ -390,6 +390,7 @@ fn deaths(processes: &Processes, of: fn(&Times) -> u64) -> Deaths {
         lives: of(&unseen.lives),
         orphaned: of(&unseen.orphaned),
         late: of(&unseen.late),
+        adopts: unseen.adopts,
     });
     Deaths { last: last.collect(), unseen: unseen.collect() }
 }

@@ -35,7 +35,7 @@ pub enum World {
 }
 
 impl World {
-    pub const ALL: [Self; 4] = [Self::Orderly, Self::Adopting, Self::Wild, Self::Crowded];
+    pub const ALL: [Self; 6] = [Self::Orderly, Self::Adopting, Self::Wild, Self::Crowded, Self::Serving, Self::Chain];
 
     /// How many are run of each, with as many beginnings.
     pub fn seeds(self) -> u64 {
