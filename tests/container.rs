@@ -22,6 +22,8 @@ mod booted;
 mod documents;
 #[path = "container/outside.rs"]
 mod outside;
+#[path = "support/packages.rs"]
+mod packages;
 #[path = "container/telegraf.rs"]
 mod telegraf;
 

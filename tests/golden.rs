@@ -231,6 +231,7 @@ fn run(case: &Case) -> Vec<String> {
     let settings = Settings::load(&arguments).unwrap();
     let clock = FakeClock(Rc::new(Cell::new(1000 * SECOND)));
     let steps = case.sections.iter().filter(|(header, _)| header.ends_with("/expected")).count();
+    assert!(steps > 0, "{} has no N/expected", case.path.display());
     case.make(0, root.path());
     let mut host = Host::open(&settings.proc_root, &settings.sys_root, Box::new(clock.clone()), 0).unwrap();
     let taskstats = FakeTaskstats::default();
@@ -256,6 +257,7 @@ fn golden_cases() {
     let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut paths: Vec<_> = fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
+    assert!(paths.len() > 20, "{paths:?}");
     let mut wrong = Vec::new();
     for mut case in paths.into_iter().map(Case::read) {
         for (step, lines) in run(&case).into_iter().enumerate() {

@@ -8,12 +8,16 @@ mod support;
 
 #[path = "support/delay_accounting.rs"]
 mod delay_accounting;
+#[path = "support/overlay.rs"]
+mod overlay;
 #[path = "support/peers.rs"]
 mod peers;
 #[path = "permissions/sandbox.rs"]
 #[allow(dead_code)] // of the tests of permissions
 mod sandbox;
 
+#[path = "support/packages.rs"]
+mod built;
 #[path = "packages/contents.rs"]
 mod contents;
 #[path = "packages/deb.rs"]
@@ -27,11 +31,9 @@ mod started;
 #[path = "packages/tarball.rs"]
 mod tarball;
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::OnceLock;
 
+use built::Packages;
 use support::skip;
 
 /// The project.
@@ -46,40 +48,6 @@ const UNIT: &str = "/usr/lib/systemd/system/telegraf-taskstats.service";
 
 /// What `getcap` says of the program.
 const CAPABILITIES: &str = "cap_net_admin,cap_sys_ptrace=p";
-
-/// What comes out of `scripts/package`.
-struct Packages {
-    deb: PathBuf,
-    rpm: PathBuf,
-    tarball: PathBuf,
-}
-
-impl Packages {
-    /// Built by the first test that asks. Most of it is cargo's, which does not build what is built.
-    fn built() -> Option<&'static Self> {
-        static BUILT: OnceLock<Result<Packages, String>> = OnceLock::new();
-        match BUILT.get_or_init(Self::build) {
-            Ok(packages) => Some(packages),
-            Err(error) => {
-                skip(&format!("scripts/package fails here: {error}"));
-                None
-            }
-        }
-    }
-
-    fn build() -> Result<Self, String> {
-        let script = Path::new(PROJECT).join("scripts/package");
-        let output = Command::new(script).stdin(Stdio::null()).output().map_err(|error| error.to_string())?;
-        if !output.status.success() {
-            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
-        }
-        let built = fs::read_dir(Path::new(PROJECT).join("target/dist")).unwrap().map(|entry| entry.unwrap().path());
-        let built: Vec<_> = built.collect();
-        assert_eq!(built.len(), 3, "{built:?}");
-        let of = |end: &str| built.iter().find(|path| path.to_string_lossy().ends_with(end)).unwrap().clone();
-        Ok(Self { deb: of(".deb"), rpm: of(".rpm"), tarball: of(".tar.gz") })
-    }
-}
 
 /// What a program prints; it must succeed.
 fn output(command: &mut Command) -> String {

@@ -25,6 +25,8 @@ mod cgroup;
 mod counted;
 #[path = "truth/counting.rs"]
 mod counting;
+#[path = "support/events.rs"]
+mod events;
 #[path = "truth/leaders.rs"]
 mod leaders;
 #[path = "truth/parts.rs"]

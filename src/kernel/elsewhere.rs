@@ -2,15 +2,40 @@
 //! another namespace.
 
 use std::fmt::Display;
+use std::io;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use super::capability::Capability;
+
+#[path = "../../tests/support/events.rs"]
+mod events;
+#[path = "../../tests/support/skip.rs"]
+mod skips;
 
 /// Names the task of the program that is run once more.
 const TASK: &str = "TASKSTATS_TEST_ELSEWHERE";
 
-/// Says loudly that a test skips; where nothing may be skipped, it fails.
+/// Says that a test skips; see there.
 pub(crate) fn skip(why: impl Display) {
-    assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {why}");
-    eprintln!("\n*** SKIPPED: {why} ***\n");
+    skips::skip(&why.to_string());
+}
+
+/// Skips what could not be had, where something stands in the way of it; elsewhere that is a failure.
+pub(crate) fn cannot_be_had(what: &str, error: &io::Error) {
+    let reason = events::why_no_events();
+    let reason = reason.or_else(|| (!Capability::NetAdmin.is_held()).then(|| "CAP_NET_ADMIN is missing".into()));
+    let reason = reason.unwrap_or_else(|| panic!("{what} must be had here, but: {error}"));
+    skip(format_args!("{what} cannot be had: {error}: {reason}"));
+}
+
+/// Waits until something is so; fails when it never is.
+pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+    let until = Instant::now() + Duration::from_secs(60);
+    while !is_so() {
+        assert!(Instant::now() < until, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(1)); // a poll, not a synchronisation
+    }
 }
 
 /// Whether a command that goes into a namespace may; skips if not.

@@ -702,7 +702,7 @@ mod tests {
             }
             Err(error) => error,
         };
-        elsewhere::skip(format_args!("exit records cannot be had: {error}"));
+        elsewhere::cannot_be_had("exit records", &error);
         None
     }
 
@@ -840,10 +840,10 @@ mod tests {
     fn a_process_whose_leader_exits_first_is_told_when_the_last_thread_does() {
         let Some(mut records) = live() else { return };
         let mut child = elsewhere_command(&[], "leader exits").env("RUST_TEST_THREADS", "1").spawn().unwrap();
-        while !records.processes.threads.contains_key(&child.id()) {
+        elsewhere::wait_until("its leader's exit", || {
             assert_eq!(records_of(&mut records, child.id()), [], "it goes on");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+            records.processes.threads.contains_key(&child.id())
+        });
         child.wait().unwrap();
         let [record] = records_of(&mut records, child.id())[..] else { panic!("not one") };
         assert!(record.elapsed >= 200_000_000 && record.cpu > 0, "{record:?}");
@@ -854,9 +854,7 @@ mod tests {
         let Some(mut records) = live() else { return };
         let mut child = elsewhere_command(&[], "thread execs").spawn().unwrap();
         let comm = format!("/proc/{}/comm", child.id());
-        while std::fs::read_to_string(&comm).unwrap() != "sleep\n" {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        elsewhere::wait_until("its exec", || std::fs::read_to_string(&comm).unwrap() == "sleep\n");
         assert_eq!(records_of(&mut records, child.id()), []);
         assert!(records.processes.threads.contains_key(&child.id()), "the old leader");
         child.kill().unwrap();
@@ -920,10 +918,11 @@ mod tests {
         let mut child = Command::new("true").spawn().unwrap();
         let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
         let mut told = Vec::new();
-        while told.is_empty() {
+        elsewhere::wait_until("its record", || {
             assert_eq!(poll(&mut [PollFd::new(&records, PollFlags::IN)], Some(&minute)).unwrap(), 1);
             told = records_of(&mut records, child.id());
-        }
+            !told.is_empty()
+        });
         child.wait().unwrap();
         assert_eq!(told.len(), 1);
     }

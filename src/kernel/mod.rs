@@ -8,7 +8,7 @@ pub mod capability;
 pub mod cgroup;
 pub mod clock;
 #[cfg(test)]
-#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::print_stderr)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)] // it is of the tests
 pub(crate) mod elsewhere;
 pub mod exit_records;
 mod inotify;

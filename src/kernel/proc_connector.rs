@@ -222,7 +222,6 @@ mod tests {
     use std::process::{Command, Stdio};
 
     use proptest::prelude::*;
-    use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
     /// Linux 6.18, captured by tests/event_messages/capture.py.
     const ACKNOWLEDGED: &[u8] = include_bytes!("../../tests/event_messages/linux-6.18-acknowledged.bin");
@@ -349,7 +348,7 @@ mod tests {
             }
             Err(error) => error,
         };
-        elsewhere::skip(format_args!("process events cannot be had: {error}"));
+        elsewhere::cannot_be_had("process events", &error);
         None
     }
 
@@ -362,13 +361,12 @@ mod tests {
     /// What happened to a process, of which nothing is to come. Whatever else the host does is left out.
     fn life(connector: &mut ProcConnector, pid: u32) -> Vec<Event> {
         let mut life = Vec::new();
-        let minute = Timespec { tv_sec: 60, tv_nsec: 0 };
         // It can have been reaped before its exit is told.
-        while !matches!(life.last(), Some(Event::Exit { .. })) {
-            assert_eq!(poll(&mut [PollFd::new(&*connector, PollFlags::IN)], Some(&minute)).unwrap(), 1, "{life:?}");
+        elsewhere::wait_until("the exit of a process", || {
             let drained = connector.drain(|event| life.extend(Some(event).filter(|event| whose(*event) == pid)));
             assert_eq!(drained.unwrap(), Drained::Complete);
-        }
+            matches!(life.last(), Some(Event::Exit { .. }))
+        });
         life
     }
 

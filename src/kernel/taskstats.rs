@@ -553,7 +553,7 @@ mod tests {
                 Ok(()) => return Some(taskstats),
             },
         };
-        elsewhere::skip(format_args!("taskstats cannot be asked for: {reason}"));
+        elsewhere::cannot_be_had("taskstats", &reason);
         None
     }
 
@@ -672,9 +672,10 @@ mod tests {
             let (nvcsw, nivcsw) = (switches("voluntary_ctxt_switches:"), switches("nonvoluntary_ctxt_switches:"));
             [schedstat[2], schedstat[1], nvcsw, nivcsw]
         };
-        while from_proc().contains(&0) {
+        elsewhere::wait_until("a switch of each kind", || {
             cat.echo();
-        }
+            !from_proc().contains(&0)
+        });
         let before = from_proc();
         let values = query(&mut taskstats, &[pid]).remove(0).unwrap().unwrap().values;
         let after = from_proc();

@@ -7,21 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
+use crate::packages::Packages;
 use crate::peers::peer;
-use crate::support::{is_root, skip, wait_for};
-
-/// The package as `scripts/package` makes it; without it the test is skipped.
-pub fn package() -> Option<PathBuf> {
-    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/dist");
-    let entries = fs::read_dir(&directory).into_iter().flatten().map(|entry| entry.unwrap().path());
-    let mut packages: Vec<_> = entries.filter(|path| path.extension().is_some_and(|e| e == "deb")).collect();
-    packages.sort_by_key(|path| fs::metadata(path).unwrap().modified().unwrap());
-    let newest = packages.pop();
-    if newest.is_none() {
-        skip("no .deb in target/dist; scripts/package makes it");
-    }
-    newest
-}
+use crate::support::{UNABLE, is_root, skip, wait_for};
 
 /// A running container, of which nothing stays when it is dropped.
 pub struct Container {
@@ -33,9 +21,8 @@ pub struct Container {
 impl Container {
     /// One in which the package is installed, by apt.
     pub fn with_package() -> Option<Self> {
-        let package = package()?;
         let container = Self::boot(&[])?;
-        container.place(&package, "/root/telegraf-taskstats.deb");
+        container.place(&Packages::built()?.deb, "/root/telegraf-taskstats.deb");
         container.run("apt-get install --yes /root/telegraf-taskstats.deb");
         Some(container)
     }
@@ -47,13 +34,17 @@ impl Container {
             return None;
         }
         let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/container");
-        let mut script =
-            Command::new(script).args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let said = tempfile::NamedTempFile::new().unwrap();
+        let mut command = Command::new(script);
+        command.args(options).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(said.reopen().unwrap());
+        let mut script = command.spawn().unwrap();
         let mut leader = String::new();
         BufReader::new(script.stdout.take().unwrap()).read_line(&mut leader).unwrap();
         let Ok(leader) = leader.trim().parse() else {
-            script.wait().unwrap();
-            skip("scripts/container does not run, and says why");
+            let status = script.wait().unwrap();
+            let said = fs::read_to_string(said.path()).unwrap();
+            assert_eq!(status.code(), Some(UNABLE), "scripts/container fails: {said}");
+            skip(&format!("scripts/container cannot boot one here: {}", said.lines().last().unwrap_or_default()));
             return None;
         };
         Some(Self { script, leader })

@@ -7,9 +7,9 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
-use crate::booted::package;
 use crate::delay_accounting::DelayAccounting;
 use crate::document::repository;
+use crate::packages::Packages;
 use crate::peers::{Running, named, peer, shell};
 use crate::support::{binary, field, is_root, skip, wait_for};
 use crate::telegraf::{ENABLE, INSTALL, METRICS, integer};
@@ -41,9 +41,9 @@ impl Installed {
 
     /// Runs a program as the user telegraf, where all of that is installed.
     fn command(&self, words: &str) -> Option<Command> {
-        let (package, telegraf) = (package()?, peer("telegraf")?);
         let mut command = namespace(include_str!("outside.sh"))?;
-        command.args([self.directory.path(), &package, &telegraf]).arg(&self.setup).args(words.split(' '));
+        let (telegraf, packages) = (peer("telegraf")?, Packages::built()?);
+        command.args([self.directory.path(), &packages.deb, &telegraf]).arg(&self.setup).args(words.split(' '));
         Some(command)
     }
 }

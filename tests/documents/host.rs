@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use crate::document::repository;
+use crate::overlay::skip_without_overlay;
 use crate::peers::{Running, peer};
 use crate::support::{PATIENCE, binary, is_root, skip};
 
@@ -72,7 +73,7 @@ impl Host {
         let mut said = [0; 5];
         let made = std::io::Read::read_exact(holder.stdout.as_mut().unwrap(), &mut said);
         if made.is_err() {
-            skip("this host cannot be copied: there is no overlay file system");
+            skip_without_overlay();
             return None;
         }
         let nginx = Running::start(Command::new("sleep").arg("600"));

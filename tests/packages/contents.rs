@@ -13,8 +13,10 @@ const SHARE: &str = "/usr/share/telegraf-taskstats";
 
 /// The files of the project below a directory, as paths below it.
 fn files(directory: &str) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(Path::new(PROJECT).join(directory)) else { return Vec::new() };
-    let paths = entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_file());
+    let paths = fs::read_dir(Path::new(PROJECT).join(directory))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.is_file());
     paths.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect()
 }
 

@@ -7,6 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use tempfile::TempDir;
 
+use crate::overlay::skip_without_overlay;
 use crate::peers::Running;
 use crate::sandbox::is_possible;
 use crate::support::skip;
@@ -48,7 +49,7 @@ impl Root {
         let mut ready = String::new();
         BufReader::new(holder.stdout.take().unwrap()).read_line(&mut ready).unwrap();
         if ready != "ready\n" {
-            skip("no overlay can be mounted over this host's root");
+            skip_without_overlay();
             return None;
         }
         let root = Self { holder, directory };

@@ -10,9 +10,17 @@ use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+#[path = "skip.rs"]
+mod skips;
+#[allow(unused_imports)] // some skip nothing
+pub use skips::skip;
+
 /// How long a test waits for something that must happen: long enough for a loaded machine, since nothing
 /// is asserted about the time itself.
 pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// How a script of ours ends that takes what this host does not have; any other failure is one.
+pub const UNABLE: i32 = 77;
 
 /// The binary under test.
 pub fn binary() -> &'static Path {
@@ -32,12 +40,6 @@ pub fn redirected(redirection: &str) -> Command {
     command.arg("-c").arg(format!("exec \"$0\" \"$@\" {redirection}")).arg(binary());
     command.env_remove("HOST_PROC").env_remove("HOST_SYS");
     command
-}
-
-/// Says loudly that a test is skipped, and why. With TASKSTATS_TEST_NO_SKIP set (as CI does) it fails.
-pub fn skip(reason: &str) {
-    assert!(std::env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {reason}");
-    eprintln!("\n*** SKIPPED: {reason} ***\n");
 }
 
 /// Whether the tests run as root.
@@ -83,6 +85,7 @@ pub struct Plugin {
 impl Plugin {
     /// Starts `command` with pipes on stdin, stdout and stderr, as Telegraf's execd does.
     pub fn start(mut command: Command) -> Self {
+        with_default_signals(&mut command);
         let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         Self {
             stdin: child.stdin.take(),
@@ -152,6 +155,21 @@ impl Drop for Plugin {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Signals that are ignored where the tests are started, as by nohup(1) or in the background of a script, would be ignored by what they
+/// start, too.
+#[allow(unsafe_code)] // there is no other way to change it for a child alone
+fn with_default_signals(command: &mut Command) {
+    let reset = || {
+        for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGTERM, libc::SIGUSR1, libc::SIGUSR2] {
+            // SAFETY: it is one of those that may be called between fork(2) and execve(2), and there is no handler.
+            unsafe { libc::signal(signal, libc::SIG_DFL) };
+        }
+        Ok(())
+    };
+    // SAFETY: nothing else is called, and nothing is allocated.
+    unsafe { command.pre_exec(reset) };
 }
 
 /// Waits for a child; panics (after killing it) when it does not end.
