@@ -15,8 +15,9 @@ static SKIPS: AtomicUsize = AtomicUsize::new(0);
 /// A reason is that something is not on this host, or is not allowed. What is there and fails is a failure.
 pub fn skip(reason: &str) {
     assert!(env::var_os("TASKSTATS_TEST_NO_SKIP").is_none(), "nothing may be skipped here, but: {reason}");
-    let thread = std::thread::current(); // libtest names it after the test
-    let test = thread.name().unwrap_or("a test");
+    // libtest names threads after tests. Where one runs in the main thread, its name has just been said.
+    let thread = std::thread::current();
+    let test = thread.name().filter(|name| *name != "main").unwrap_or("this test");
     say(&format!("SKIPPED {test}: {reason}"));
     if SKIPS.fetch_add(1, Ordering::Relaxed) == 0 {
         at_exit(say_count);

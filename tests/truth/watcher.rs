@@ -5,9 +5,12 @@ use std::fmt::Write;
 use tempfile::NamedTempFile;
 
 use crate::cgroup::readable;
-use crate::events::why_no_events;
 use crate::support::{self, Plugin, PublicBinary, field};
 use crate::verdict::Reading;
+
+#[path = "../support/events.rs"]
+mod events;
+use events::why_no_events;
 
 /// How a workload is watched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
