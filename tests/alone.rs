@@ -20,7 +20,7 @@ use tempfile::TempDir;
 
 use peers::{Running, peer};
 use server::{Server, victoria_metrics};
-use support::{command, wait, wait_for};
+use support::{PATIENCE, command, wait, wait_for};
 
 /// A server, and where to find `influx`.
 struct Sink {
@@ -114,7 +114,10 @@ fn the_writer_sends_what_comes_with_the_token() {
     let mut writer = Running::start(writer.stdin(Stdio::piped()).stdout(Stdio::null()));
     writer.stdin.take().unwrap().write_all(b"a b=1 1\nc d=2 2\n").unwrap();
 
-    let mut request = server.accept().unwrap().0;
+    server.set_nonblocking(true).unwrap();
+    let (mut request, _) = wait_for("the writer", || server.accept().ok());
+    request.set_nonblocking(false).unwrap();
+    request.set_read_timeout(Some(PATIENCE)).unwrap();
     let mut said = String::new();
     let mut bytes = [0; 4096];
     while !said.contains("\r\n\r\na b=1 1\nc d=2 2") {
