@@ -57,6 +57,14 @@ pub(crate) fn itself(before: &[&str], test: &str, task: &str) -> Command {
     command
 }
 
+/// Whether `test` passes in this program run once more. (Of a name that no test has, libtest runs none, and is content.)
+pub(crate) fn passes(before: &[&str], test: &str, task: &str) -> bool {
+    let output = itself(before, test, task).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.contains("\nrunning 1 test\n"), "there is no {test}: {said}");
+    output.status.success()
+}
+
 /// What this program was run once more for.
 pub(crate) fn task() -> Option<String> {
     std::env::var(TASK).ok()

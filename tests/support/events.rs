@@ -1,24 +1,21 @@
 //! Whether events can be had: where they can, that they cannot be had is a failure.
 
 use std::fs;
+use std::path::Path;
 
 use rustix::system::uname;
 
 /// Why not even root is told of births and exits here; `None` where whoever has CAP_NET_ADMIN must be.
 pub fn why_no_events() -> Option<String> {
-    // linux/proc_ns.h: the first namespaces, but for the network's, which is pid 1's. In others the kernel is silent.
-    let namespace = |path: &str| fs::read_link(path).ok();
+    // linux/proc_ns.h: in others the kernel is silent.
     for (name, first) in [("user", "user:[4026531837]"), ("pid", "pid:[4026531836]")] {
-        if namespace(&format!("/proc/self/ns/{name}")).is_none_or(|link| link.as_os_str() != first) {
+        if !fs::read_link(format!("/proc/self/ns/{name}")).is_ok_and(|link| link.as_os_str() == first) {
             return Some(format!("this is not the first {name} namespace"));
         }
     }
-    // Root with few capabilities may not look.
-    let network = [namespace("/proc/self/ns/net"), namespace("/proc/1/ns/net")];
-    if let [Some(own), Some(first)] = network
-        && own != first
-    {
-        return Some("this is not the first network namespace".into());
+    // It is in the first network namespace only (drivers/connector/connector.c).
+    if !Path::new("/proc/net/connector").exists() {
+        return Some("this is not the first network namespace, or a kernel without CONFIG_PROC_EVENTS".into());
     }
     let release = uname().release().to_string_lossy().into_owned();
     let mut numbers = release.split(['.', '-']).map_while(|number| number.parse::<u32>().ok());
