@@ -281,6 +281,19 @@ fn every_measurement_is_named_where_collect_is_described() {
     }
 }
 
+/// With what it needs, and how long it takes.
+#[test]
+fn each_test_executable_is_named_in_contributing() {
+    let text = read("CONTRIBUTING.md");
+    let entries = fs::read_dir(repository().join("tests")).unwrap().map(|entry| entry.unwrap().path());
+    let files: Vec<_> = entries.filter(|path| path.extension().is_some_and(|extension| extension == "rs")).collect();
+    assert!(files.len() > 15, "{files:?}");
+    for file in files {
+        let name = file.file_name().unwrap().to_str().unwrap();
+        assert!(text.contains(&format!("`tests/{name}`")), "CONTRIBUTING.md does not name tests/{name}");
+    }
+}
+
 /// The examples are lines as the program writes them.
 #[test]
 fn the_examples_have_fields_that_exist() {
