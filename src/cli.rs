@@ -12,7 +12,7 @@ use crate::select::{ProcessPattern, UnitGlob};
 const MORE: &str = "\
 Files: none is read without --config. The packages have /etc/telegraf-taskstats/plugin.conf, which their snippet for Telegraf names.
 
-Environment: HOST_PROC and HOST_SYS, as above; and whatever a configuration file names as ${VAR}.
+Environment: HOST_PROC and HOST_SYS, as above; and whatever a configuration file names as ${VAR} or $VAR in a string.
 
 Signals: SIGHUP, SIGUSR1 and SIGUSR2 gather, too; with --interval, SIGHUP reads the configuration again. SIGTERM, SIGINT and the end \
 of stdin end it.

@@ -23,7 +23,7 @@ use tempfile::TempDir;
 
 use hostile::{Hostile, SERIES, expected_names, parse, tags};
 use peers::{Running, kill, named, peer, shell, tree_of_three};
-use support::{binary, field, wait, wait_for};
+use support::{binary, command, field, wait, wait_for};
 
 /// A Telegraf with a configuration: `inputs` gathered every second and written to a file.
 struct Telegraf {
@@ -158,12 +158,13 @@ fn execd(signal: &str, arguments: &[&str]) -> String {
 
 /// An `[[inputs.exec]]` that runs the plugin, as psstat is run.
 fn exec(arguments: &str) -> String {
+    let words: Vec<_> = std::iter::once(binary().to_str().unwrap()).chain(arguments.split(' ')).collect();
     format!(
         r#"[[inputs.exec]]
-  commands = ["{} {arguments}"]
+  commands = [{}]
   data_format = "influx"
 "#,
-        binary().display()
+        serde_json::to_string(&words).unwrap()
     )
 }
 
@@ -441,3 +442,56 @@ const RENAME: &str = r#"
     field = "p_mem"
     dest = "pmem"
 "#;
+
+/// Strings that ask for variables of the environment, and what becomes of them.
+const VARIABLES: [(&str, &str); 11] = [
+    ("${HOST}", "web1"),
+    ("$HOST.$HOST-${HOST}", "web1.web1-web1"),
+    ("x$$HOST$$", "x$HOST$"),
+    ("${NONE:-x}${EMPTY:-y}${NONE-z}<${EMPTY-z}>", "xyz<>"),
+    ("${HOST:-x}${HOST-x}", "web1web1"),
+    ("${HOST:+x}${HOST+x}<${EMPTY:+y}>${EMPTY+z}<${NONE:+y}${NONE+y}>", "xx<>z<>"),
+    ("${HOST:?must_be_set}", "web1"),
+    ("${NONE:-${EMPTY:-<${HOST}>}}}", "<web1>}"),
+    ("${PRICE}", "$HOST/${HOST}"),
+    ("^(a|b$)$|^1$2", "^(a|b$)$|^1$2"),
+    ("$NONE", "$NONE"),
+];
+
+#[test]
+fn a_variable_of_the_environment_is_what_telegraf_makes_of_it() {
+    let environment = [("HOST", "web1"), ("EMPTY", ""), ("PRICE", "$HOST/${HOST}")];
+    let cases = || VARIABLES.iter().enumerate();
+    let echo = |(case, (text, _)): (usize, &(&str, &str))| format!("variable,case={case} text=\"{text}\"");
+    let commands: Vec<_> = cases().map(|case| ["echo".to_owned(), echo(case)]).collect();
+    let commands = serde_json::to_string(&commands).unwrap();
+    let Some(telegraf) =
+        Telegraf::with(&format!("[[inputs.exec]]\n  commands = {commands}\n  data_format = \"influx\"\n"))
+    else {
+        return;
+    };
+    let output = telegraf.command().arg("--test").envs(environment).env_remove("NONE").output().unwrap();
+    let theirs = String::from_utf8(output.stdout).unwrap();
+
+    let tags: Vec<_> = cases().map(|(case, (text, _))| format!("    case_{case} = '{text}'\n")).collect();
+    let own = std::process::id();
+    let text = format!(
+        "[[inputs.taskstats]]\n  [inputs.taskstats.tags]\n{}  [[inputs.taskstats.target]]\n    pid = {own}\n",
+        tags.concat()
+    );
+    fs::write(telegraf.file("plugin.conf"), text).unwrap();
+    let mut plugin = command();
+    plugin.arg("--config").arg(telegraf.file("plugin.conf")).arg("--once");
+    let output = plugin.envs(environment).env_remove("NONE").output().unwrap();
+    let (ours, stderr) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+
+    for (case, (text, becomes)) in cases() {
+        assert!(theirs.contains(&format!("variable,case={case} text=\"{becomes}\" ")), "{text}: {theirs}");
+        assert!(ours.contains(&format!(",case_{case}={becomes},")), "{text}: {ours}");
+    }
+    let warnings: Vec<_> = stderr.lines().collect();
+    assert!(
+        matches!(warnings[..], [line] if line.contains(".conf:13: ") && line.contains("\"$NONE\" stays")),
+        "{warnings:?}"
+    );
+}

@@ -1,6 +1,7 @@
 //! A configuration file as it is written.
 
 use std::collections::BTreeMap;
+use std::env::VarError;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
@@ -9,9 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, anyhow, bail};
 use serde::Deserialize;
 use toml::Spanned;
+use toml::de::DeTable;
 
-use super::environment;
+use super::environment::{self, Note};
 use super::values::{AccountBy, Bytes, Fields, FileName, Interval, Measurements, Pid, TagKey, ThreadMax};
+use crate::log::{Level, say};
 use crate::output::Scope;
 use crate::select::{CgroupGlob, ExeGlob, ProcessPattern, StalePolicy, UnitGlob};
 
@@ -119,10 +122,9 @@ pub(super) fn read(path: &Path) -> anyhow::Result<Vec<ConfigFile>> {
 
 fn read_one(path: &Path) -> anyhow::Result<ConfigFile> {
     let text = read_text(path).with_context(|| format!("Cannot read {}", path.display()))?;
-    let text = environment::expand(&text, |name| std::env::var(name))
-        .map_err(|(line, message)| anyhow!("{}:{line}: {message}", path.display()))?;
-    let document: Document =
-        parse(&text).map_err(|wrong| anyhow!("{}: {}", wrong.place(path, &text), wrong.message))?;
+    let at = |note: &Note| format!("{}: {}", place(path, &text, note.offset), note.message);
+    let (document, warnings) = parse(&text, &|name| std::env::var(name)).map_err(|wrong| anyhow!(at(&wrong)))?;
+    warnings.iter().for_each(|warning| say(Level::Warning, &at(warning)));
     Ok(ConfigFile { path: path.to_owned(), instances: document.inputs.taskstats, text })
 }
 
@@ -140,38 +142,37 @@ fn read_text(path: &Path) -> io::Result<String> {
     })
 }
 
-/// What is wrong with a file, and where.
-struct Wrong {
-    offset: usize,
-    message: String,
-}
-
-impl Wrong {
-    fn place(&self, path: &Path, text: &str) -> String {
-        place(path, text, self.offset)
-    }
-}
-
 fn place(path: &Path, text: &str, offset: usize) -> String {
     let line = text.bytes().take(offset).filter(|byte| *byte == b'\n').count() + 1;
     format!("{}:{line}", path.display())
 }
 
-fn parse(text: &str) -> Result<Document, Wrong> {
-    let in_syntax = |error: toml::de::Error| Wrong {
-        offset: error.span().map_or(0, |span| span.start),
-        message: format!("not TOML: {}; --sample-config prints an example", one_line(error.message())),
-    };
-    let document = toml::Deserializer::parse(text).map_err(in_syntax)?;
-    serde_path_to_error::deserialize(document).map_err(|error| {
-        let offset = error.inner().span().map_or(0, |span| span.start);
-        let message = in_words(&error.path().to_string(), error.inner().message());
-        Wrong { offset, message }
-    })
+/// Returns the document and warnings.
+fn parse(text: &str, get: &impl Fn(&str) -> Result<String, VarError>) -> Result<(Document, Vec<Note>), Note> {
+    let mut table = DeTable::parse(text).map_err(|error| {
+        let offset = error.span().map_or(0, |span| span.start);
+        let is_variable = text.split_at_checked(offset).is_some_and(|(before, rest)| {
+            rest.starts_with('$') || before.ends_with('$') // of "${NAME}" only the "$" is taken for a value
+        });
+        let message = if is_variable {
+            "a variable stands in quotes, since it is put into strings only: write \"${NAME}\"".to_owned()
+        } else {
+            format!("not TOML: {}; --sample-config prints an example", one_line(error.message()))
+        };
+        Note { offset, message }
+    })?;
+    let warnings = environment::substitute(table.get_mut(), get)?;
+    let document = serde_path_to_error::deserialize(toml::Deserializer::from(table)).map_err(|error| {
+        let span = error.inner().span().unwrap_or_default();
+        let is_of_variable = text.get(span.clone()).is_some_and(|written| written.contains('$'));
+        let message = in_words(&error.path().to_string(), error.inner().message(), is_of_variable);
+        Note { offset: span.start, message }
+    })?;
+    Ok((document, warnings))
 }
 
-/// Says which key is wrong, how, and what to write instead.
-fn in_words(path: &str, message: &str) -> String {
+/// Says which key is wrong, how, and what to write instead of a value, or of a variable that gave it.
+fn in_words(path: &str, message: &str, is_of_variable: bool) -> String {
     let path = path.replace(".$__serde_spanned_private_value", "");
     let message = one_line(message);
     if let Some(rest) = message.strip_prefix("unknown field ") {
@@ -181,6 +182,7 @@ fn in_words(path: &str, message: &str) -> String {
         return format!("{path}: {message}");
     }
     let instead = match example_of(&path) {
+        _ if is_of_variable => "a variable can give text only: write the value itself, or give it by a flag".to_owned(),
         Some(example) if !example.ends_with("\"\"") => format!("write it like this: {example}"),
         Some(_) => "put it in quotes".to_owned(),
         None if message.ends_with("a sequence") => format!("there may be several of it: write [[{path}]]"),
@@ -230,13 +232,38 @@ mod tests {
         SAMPLE.lines().map(line).collect()
     }
 
+    /// With two variables in the environment.
+    fn parsed(text: &str) -> Result<Document, Note> {
+        let get = |name: &str| match name {
+            "SOON" => Ok("soon".to_owned()),
+            "EVIL" => Ok(EVIL.to_owned()),
+            _ => Err(VarError::NotPresent),
+        };
+        parse(text, &get).map(|(document, _)| document)
+    }
+
+    /// Ends a string, a line and a table, if it can.
+    const EVIL: &str = "C:\\new\\table\"\nproc_root = \"/evil\"\n[[inputs.taskstats.target]] # ' \"\"\"";
+
+    #[test]
+    fn a_variable_cannot_be_more_than_a_part_of_its_string() {
+        for quote in ["\"", "'", "\"\"\"", "'''"] {
+            let document = parsed(&format!("[[inputs.taskstats]]\nhostname = {quote}<${{EVIL}}>{quote}\n"));
+            let document = document.unwrap_or_else(|wrong| panic!("{quote}: {}", wrong.message));
+            let [instance] = document.inputs.taskstats.as_slice() else { panic!("not one instance") };
+            let instance = instance.as_ref();
+            assert_eq!(instance.hostname.as_deref(), Some(format!("<{EVIL}>").as_str()), "{quote}");
+            assert!(instance.proc_root.is_none() && instance.target.is_empty(), "{quote}");
+        }
+    }
+
     #[test]
     fn the_sample_parses_as_given_and_with_every_default_uncommented() {
-        let given = parse(SAMPLE).unwrap_or_else(|wrong| panic!("{}", wrong.message));
+        let given = parsed(SAMPLE).unwrap_or_else(|wrong| panic!("{}", wrong.message));
         assert!(given.inputs.taskstats.iter().all(|instance| instance.as_ref().target.is_empty()));
         let text = uncommented();
-        let all =
-            parse(&text).unwrap_or_else(|wrong| panic!("{}: {}", wrong.place(Path::new("x"), &text), wrong.message));
+        let all = parsed(&text)
+            .unwrap_or_else(|wrong| panic!("{}: {}", place(Path::new("x"), &text, wrong.offset), wrong.message));
         let [instance] = all.inputs.taskstats.as_slice() else { panic!("not one instance") };
         let instance = instance.as_ref();
         assert!(instance.target.len() > 5 && instance.collect.is_some() && instance.sys_root.is_some());
@@ -284,11 +311,24 @@ mod tests {
             ("[[inputs.taskstats]]\npid_file_stale = \"no\"", 2, "unknown variant `no`, expected `skip` or `warn`"),
             ("[[inputs.taskstats]]\npsstat_fields = [\"cpu\"]", 2, "the fields are p_cpu"),
             ("a = [", 1, "not TOML"),
+            ("[[inputs.taskstats]]\ninterval = \"${SOON}\"", 2, "interval: \"soon\" is not a duration"),
+            ("[[inputs.taskstats]]\ninterval = ${SOON}", 2, "a variable stands in quotes"),
+            ("[[inputs.taskstats]]\nself_stats = $SOON", 2, "a variable stands in quotes"),
+            (
+                &format!("{target}pid = \"$SOON\""),
+                3,
+                "pid: invalid type: string \"soon\", expected i64; a variable can",
+            ),
+            (
+                "[[inputs.taskstats]]\n\nhostname = \"${NONE}\"",
+                3,
+                "hostname: \"${NONE}\": the environment variable NONE",
+            ),
         ];
         for (text, line, message) in cases {
-            let wrong = parse(text).unwrap_err();
+            let wrong = parsed(text).unwrap_err();
             assert!(wrong.message.contains(message), "{text:?}: {}", wrong.message);
-            assert_eq!(wrong.place(Path::new("x.conf"), text), format!("x.conf:{line}"), "{text:?}");
+            assert_eq!(place(Path::new("x.conf"), text, wrong.offset), format!("x.conf:{line}"), "{text:?}");
         }
     }
 }
