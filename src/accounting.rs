@@ -162,7 +162,7 @@ impl Shortcoming {
                 (Trouble::Denied, format!("for {what} {}", Capability::NetAdmin.is_needed()))
             }
             _ if netlink::is_forbidden(error) => (Trouble::Denied, netlink::IS_FORBIDDEN.to_owned()),
-            _ => (Trouble::Failed, error.to_string()),
+            _ => (Trouble::Failed, format!("{what} cannot be had: {error}")),
         };
         Self { trouble, reason }
     }

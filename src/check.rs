@@ -69,7 +69,7 @@ impl Row {
             State::Good if complaints.iter().next().is_some() => State::Meagre,
             state => state,
         };
-        let reasons = complaints.iter().map(|(_, reason)| clean(reason)).collect();
+        let reasons = complaints.iter().map(|(_, reason)| clean(&reason)).collect();
         Self { state, reasons, ..self }
     }
 }

@@ -91,26 +91,80 @@ impl Trouble {
     }
 }
 
+/// So many of the things that something is wrong with are named.
+const NAMED_MAX: usize = 3;
+
+/// Something that is wrong.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Complaint {
+    /// What kind of thing.
+    pub trouble: Trouble,
+    /// What is wrong.
+    pub what: String,
+    /// With which of many, like a process. That is named, and makes no difference: a complaint of another process is the same.
+    pub with: Option<String>,
+    /// Why, and what to do; empty if that was said.
+    pub why: String,
+}
+
+impl Complaint {
+    /// One of something of which there is only one, as it is said.
+    fn of(trouble: Trouble, what: String) -> Self {
+        Self { trouble, what, with: None, why: String::new() }
+    }
+}
+
+/// With which of many something is wrong.
+#[derive(Debug)]
+struct With {
+    trouble: Trouble,
+    /// The first of them.
+    named: Vec<String>,
+    /// Whether there are more.
+    more: bool,
+}
+
+/// What is wrong and why.
+type Kind = (String, String);
+
 /// What is wrong at the moment: a complaint is said when it is new, and again when it comes back.
 #[derive(Debug, Default)]
 pub struct Complaints {
-    said: BTreeMap<String, Trouble>,
-    now: BTreeMap<String, Trouble>,
+    said: BTreeSet<Kind>,
+    now: BTreeMap<Kind, With>,
     added: u64,
     /// What a bound leaves out is said once and for all: what is near the bound comes and goes.
-    bounded: BTreeSet<String>,
+    bounded: BTreeSet<Kind>,
 }
 
 impl Complaints {
     /// Something is wrong at this gather.
     pub fn add(&mut self, trouble: Trouble, complaint: String) {
-        self.now.insert(complaint, trouble);
+        self.complain(Complaint::of(trouble, complaint));
+    }
+
+    /// Something is wrong at this gather, with one of many perhaps.
+    pub fn complain(&mut self, Complaint { trouble, what, with, why }: Complaint) {
+        let all = self.now.entry((what, why)).or_insert(With { trouble, named: Vec::new(), more: false });
+        if let Some(one) = with.filter(|one| !all.named.contains(one)) {
+            if all.named.len() < NAMED_MAX {
+                all.named.push(one);
+            } else {
+                all.more = true;
+            }
+        }
         self.added = self.added.wrapping_add(1);
     }
 
-    /// What is wrong at this gather.
-    pub fn iter(&self) -> impl Iterator<Item = (Trouble, &str)> {
-        self.now.iter().map(|(complaint, trouble)| (*trouble, complaint.as_str()))
+    /// What is wrong at this gather, as it is said.
+    pub fn iter(&self) -> impl Iterator<Item = (Trouble, String)> {
+        self.now.iter().map(|(kind, with)| (with.trouble, in_words(kind, with)))
+    }
+
+    /// How many things of a kind are wrong at this gather.
+    #[must_use]
+    pub fn count(&self, trouble: Trouble) -> usize {
+        self.now.values().filter(|with| with.trouble == trouble).count()
     }
 
     /// Whether nothing is wrong at this gather.
@@ -133,22 +187,65 @@ impl Complaints {
     /// Ends a gather: says what is new, forgets what is over.
     pub fn say_changes(&mut self) {
         let now = std::mem::take(&mut self.now);
-        for (complaint, trouble) in &now {
-            if *trouble == Trouble::Bounded {
-                self.say_bounded(complaint);
-            } else if !self.said.contains_key(complaint) {
-                say(Level::Warning, complaint);
+        for (kind, with) in &now {
+            if with.trouble == Trouble::Bounded {
+                self.say_bounded(kind, with);
+            } else if !self.said.contains(kind) {
+                say(Level::Warning, &in_words(kind, with));
             }
         }
-        self.said = now;
+        self.said = now.into_keys().collect();
     }
 
-    fn say_bounded(&mut self, complaint: &str) {
-        if self.bounded.len() < BOUNDED_MAX && self.bounded.insert(complaint.to_owned()) {
-            say(Level::Warning, complaint);
+    fn say_bounded(&mut self, kind: &Kind, with: &With) {
+        if self.bounded.len() < BOUNDED_MAX && self.bounded.insert(kind.clone()) {
+            say(Level::Warning, &in_words(kind, with));
             if self.bounded.len() == BOUNDED_MAX {
                 say(Level::Warning, "No more is said of what bounds leave out; self_stats counts it");
             }
         }
+    }
+}
+
+/// "What, namely with whom: why".
+fn in_words((what, why): &Kind, With { named, more, .. }: &With) -> String {
+    let all = if *more { "such as" } else { "namely" };
+    let with = if named.is_empty() { String::new() } else { format!(", {all} {}", named.join(", ")) };
+    let colon = if why.is_empty() { "" } else { ": " };
+    format!("{what}{with}{colon}{why}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_of_many_are_named() {
+        let said = |with: &[&str], why: &str| {
+            let mut complaints = Complaints::default();
+            for one in with {
+                let (what, why) = ("it is left out".to_owned(), why.to_owned());
+                complaints.complain(Complaint { trouble: Trouble::Denied, what, with: Some((*one).to_owned()), why });
+            }
+            assert_eq!(complaints.count(Trouble::Denied), 1);
+            complaints.iter().map(|(_, text)| text).collect::<Vec<_>>().concat()
+        };
+        assert_eq!(said(&["a"], "because"), "it is left out, namely a: because");
+        assert_eq!(said(&["a", "b", "a", "c"], ""), "it is left out, namely a, b, c");
+        assert_eq!(said(&["a", "b", "c", "d"], "because"), "it is left out, such as a, b, c: because");
+    }
+
+    /// Which process it is about makes no difference: processes come and go.
+    #[test]
+    fn a_complaint_of_another_process_is_the_same() {
+        let mut complaints = Complaints::default();
+        let mut gather = |one: &str| {
+            let (what, why, with) = ("it is left out".to_owned(), "because".to_owned(), Some(one.to_owned()));
+            complaints.complain(Complaint { trouble: Trouble::Denied, what, with, why });
+            let is_new = complaints.now.keys().any(|kind| !complaints.said.contains(kind));
+            complaints.say_changes();
+            is_new
+        };
+        assert_eq!(["a", "b", "a"].map(&mut gather), [true, false, false]);
     }
 }

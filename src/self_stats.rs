@@ -24,7 +24,7 @@ pub struct Gather {
 pub fn write(lines: &mut Lines, tags: &Tags, gather: Gather, complaints: &Complaints) {
     let tags = tags.with("version", env!("CARGO_PKG_VERSION")).with("accounting", gather.accounting);
     let count = |count: usize| Some(count as u64);
-    let errors = |kind| count(complaints.iter().filter(|(trouble, _)| *trouble == kind).count());
+    let errors = |kind| count(complaints.count(kind));
     let fields = known([
         ("gather_time", Some(gather.time)),
         ("cpu_time", Some(own::cpu_time())),

@@ -58,7 +58,7 @@ impl DelayAccounting {
                 Self::On { since: previous.unwrap_or(0) / TICK }
             }
             Ok(Some(false)) => {
-                look.complaints.add(Trouble::Denied, OFF.to_owned());
+                look.complaints.add(Trouble::Absent, OFF.to_owned()); // as it is on every host that nobody has changed
                 Self::Off
             }
             Ok(None) if kernel_version().is_some_and(|version| version >= SWITCH_SINCE) => {

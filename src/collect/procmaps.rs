@@ -19,13 +19,13 @@ use crate::encode::{Tags, Value, kibibytes, known};
 use crate::kernel::capability::Capability;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
-use crate::log::{Complaints, Trouble};
+use crate::log::{Complaint, Complaints, Trouble};
 
 /// The processes of each series.
 type Series = BTreeMap<Tags, Vec<Identity>>;
 
-/// PSS of each process, bytes; a process that is gone has none.
-type Sizes = BTreeMap<Identity, io::Result<u64>>;
+/// PSS of each process, bytes; a process that is gone has none. Of one that could not be measured, why.
+type Sizes = BTreeMap<Identity, Result<u64, Complaint>>;
 
 /// A measurement that takes so long, ns, does not go on.
 const LONG: u64 = 60_000_000_000;
@@ -42,7 +42,7 @@ struct Measured {
     sizes: Vec<(Identity, Option<u64>)>,
     /// What is wrong with that.
     #[serde(skip)]
-    troubles: BTreeSet<(Trouble, String)>,
+    troubles: BTreeSet<Complaint>,
 }
 
 /// What is being measured.
@@ -51,7 +51,7 @@ struct Pending {
     at: u64,
     series: Series,
     /// What to say of those that are left out, since they are too large.
-    too_large: BTreeMap<Identity, String>,
+    too_large: BTreeMap<Identity, Complaint>,
 }
 
 /// Asks for measurements, and holds the last of each series.
@@ -118,8 +118,8 @@ impl Procmaps {
 
     /// Says what is wrong with what was measured.
     pub(super) fn complain(&self, complaints: &mut Complaints) {
-        for (trouble, message) in self.measured.iter().flat_map(|(_, measured)| &measured.troubles) {
-            complaints.add(*trouble, message.clone());
+        for complaint in self.measured.iter().flat_map(|(_, measured)| &measured.troubles) {
+            complaints.complain(complaint.clone());
         }
         if let Some(pid) = self.stuck {
             let message =
@@ -179,14 +179,11 @@ impl Procmaps {
             for id in ids {
                 let size = match (sizes.get(&id), pending.too_large.get(&id)) {
                     (Some(Ok(size)), _) => Some(*size),
-                    (Some(Err(error)), _) => {
-                        measured.troubles.insert(trouble(error));
+                    (Some(Err(complaint)), _) | (None, Some(complaint)) => {
+                        measured.troubles.insert(complaint.clone());
                         None
                     }
-                    (None, why) => {
-                        measured.troubles.extend(why.map(|why| (Trouble::Bounded, why.clone())));
-                        None
-                    }
+                    (None, None) => None,
                 };
                 measured.sizes.push((id, size));
             }
@@ -221,14 +218,15 @@ impl Procmaps {
 }
 
 /// What to say of a process that is too large to be measured: or may be, since how large it is could not be read.
-fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Option<String> {
+fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Option<Complaint> {
     let rss = samples.get(id).and_then(|sample| sample.rss);
     if rss.is_some_and(|rss| rss <= bounds.procmaps_max_rss) {
         return None;
     }
-    let comm = look.processes.get_exactly(id)?.comm;
-    let what = format!("procmaps leaves out {}, whose RSS", comm.to_text());
-    Some(format!("{what} is above procmaps_max_rss = {}: raise it", in_whole_units(bounds.procmaps_max_rss)))
+    let stat = look.processes.get_exactly(id)?;
+    let max = in_whole_units(bounds.procmaps_max_rss);
+    let what = format!("procmaps leaves out {}, whose RSS is above procmaps_max_rss = {max}", stat.comm.to_text());
+    Some(Complaint { trouble: Trouble::Bounded, what, with: Some(stat.called()), why: "raise it".to_owned() })
 }
 
 /// Bytes in the largest unit that leaves nothing over, as somebody may have written them. (bytesize takes a logarithm, and with it
@@ -245,14 +243,17 @@ pub fn fields(pss: Option<u64>) -> Vec<(&'static str, Value)> {
     known([("pss", pss.map(kibibytes))])
 }
 
-fn trouble(error: &io::Error) -> (Trouble, String) {
-    let what = "procmaps leaves out some processes";
+/// What to say of a process that could not be measured.
+fn unmeasured(id: Identity, proc: &mut Proc, error: &io::Error) -> Complaint {
+    let stat = proc.stat_of(id).ok().flatten();
+    let with = Some(stat.map_or_else(|| format!("process {}", id.pid), |stat| stat.called()));
+    let what = "procmaps leaves out processes";
     match Trouble::of(error) {
-        Trouble::Denied => {
-            let remedy = Capability::SysPtrace.is_needed();
-            (Trouble::Denied, format!("{what} of other users or groups: {remedy}"))
+        trouble @ Trouble::Denied => {
+            let (what, why) = (format!("{what} of other users or groups"), Capability::SysPtrace.is_needed());
+            Complaint { trouble, what, with, why }
         }
-        other => (other, format!("{what}: {error}")),
+        trouble => Complaint { trouble, what: what.to_owned(), with, why: error.to_string() },
     }
 }
 
@@ -285,7 +286,8 @@ impl Meter {
             while let Ok(ids) = questions.recv() {
                 let size = |id: Identity| {
                     now_at.store(id.pid, Ordering::Relaxed);
-                    (id, proc.pss(id).map(|size| size.unwrap_or(0)))
+                    let size = proc.pss(id).map(|size| size.unwrap_or(0));
+                    (id, size.map_err(|error| unmeasured(id, &mut proc, &error)))
                 };
                 if answers.send(ids.into_iter().map(size).collect()).is_err() {
                     return;
@@ -354,7 +356,7 @@ mod tests {
                 |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id), threads: None };
             let samples = Samples { all: ids.iter().map(sample).collect(), ..Samples::default() };
             self.procmaps.sample(&series, &samples, self.bounds, second * SECOND, &mut look);
-            self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
+            self.complaints = complaints.iter().map(|(_, complaint)| complaint).collect();
         }
 
         /// A gather at a second, whose measurements are all there; what is then known of the series, in KiB.
@@ -363,7 +365,7 @@ mod tests {
             self.procmaps.wait();
             let mut complaints = Complaints::default();
             self.procmaps.complain(&mut complaints);
-            self.complaints = complaints.iter().map(|(_, complaint)| complaint.to_owned()).collect();
+            self.complaints = complaints.iter().map(|(_, complaint)| complaint).collect();
             self.procmaps.of_tree(&self.tags, ids.iter().copied()).map(|bytes| bytes / 1024)
         }
     }
@@ -410,10 +412,12 @@ mod tests {
         let [small, large] = [world.put(10, 400, 300), world.put(11, 101 << 10, 5)];
         assert_eq!(world.gather(0, &[small, large]), None);
         let [complaint] = world.complaints.as_slice() else { unreachable!("{:?}", world.complaints) };
-        assert!(complaint.contains("leaves out x,") && complaint.contains("procmaps_max_rss = 100 MiB"), "{complaint}");
+        let parts = ["leaves out x,", "procmaps_max_rss = 100 MiB, namely process 11 (x): raise it"];
+        assert!(parts.iter().all(|part| complaint.contains(part)), "{complaint}");
         assert_eq!(world.procmaps.of_process(&world.tags, small), Some(300 << 10), "by itself it is known");
         fs::write(world.root.path().join("10/smaps_rollup"), "Rss: 1 kB\n").unwrap();
         assert_eq!(world.gather(60, &[small]), None);
-        assert!(world.complaints.iter().any(|complaint| complaint.contains("no Pss")), "{:?}", world.complaints);
+        let says = |complaint: &String| complaint.contains("no Pss") && complaint.contains("process 10 (x)");
+        assert!(world.complaints.iter().any(says), "{:?}", world.complaints);
     }
 }

@@ -14,7 +14,7 @@ use crate::kernel::netlink;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat, TICK};
 use crate::kernel::taskstats::{Ask, BLKIO_DELAY, COUNTERS, NAMES, is_since_boot};
-use crate::log::Trouble;
+use crate::log::{Complaint, Trouble};
 use crate::output::Measurement;
 use crate::processes::Processes;
 
@@ -80,9 +80,15 @@ impl Taskstat {
             if pids.is_empty() {
                 pids.push(std::process::id());
             }
-            if let Err(error) = self.ask(&pids, look.taskstats, &mut outcomes) {
-                let (trouble, remedy) = remedy(&error);
-                look.complaints.add(trouble, format!("taskstat is left out: {remedy}"));
+            let (what, wrong) = match self.ask(&pids, look.taskstats, &mut outcomes) {
+                Ok(failed) => ("taskstat of some is left out", failed),
+                Err(error) => ("taskstat is left out", Some((None, error))),
+            };
+            if let Some((pid, error)) = wrong {
+                let stat = pid.and_then(|pid| look.processes.get(pid));
+                let with = stat.map(Stat::called).or_else(|| pid.map(|pid| format!("process {pid}")));
+                let (trouble, why) = remedy(&error);
+                look.complaints.complain(Complaint { trouble, what: what.to_owned(), with, why });
             }
         }
         for (id, outcome) in ids.iter().zip(&mut outcomes) {
@@ -153,7 +159,16 @@ impl Taskstat {
         !is_suspect || matches!(look.proc.stat_of(id), Ok(Some(stat)) if !is_dying(&stat, look.proc))
     }
 
-    fn ask(&mut self, pids: &[u32], taskstats: &mut dyn Ask, outcomes: &mut [Outcome<Counts>]) -> io::Result<()> {
+    /// Asks for each. Returns the first that could not be told, and why.
+    ///
+    /// # Errors
+    /// Nothing can be asked.
+    fn ask(
+        &mut self,
+        pids: &[u32],
+        taskstats: &mut dyn Ask,
+        outcomes: &mut [Outcome<Counts>],
+    ) -> io::Result<Option<(Option<u32>, io::Error)>> {
         let (known, mut failed) = (&mut self.known, None);
         taskstats.ask(pids, &mut |index, answer| {
             let outcome = match answer {
@@ -163,7 +178,7 @@ impl Taskstat {
                 }
                 Ok(None) => Outcome::Gone,
                 Err(error) => {
-                    failed.get_or_insert(error);
+                    failed.get_or_insert((pids.get(index).copied(), error));
                     Outcome::Unknown
                 }
             };
@@ -171,7 +186,7 @@ impl Taskstat {
                 *place = outcome;
             }
         })?;
-        failed.map_or(Ok(()), Err)
+        Ok(failed)
     }
 
     /// The fields that are known, of a process or of a tree.

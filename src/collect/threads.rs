@@ -6,7 +6,7 @@ use super::{Bounds, Look};
 use crate::account::Outcome;
 use crate::kernel::procfs::{Proc, Schedstat};
 use crate::kernel::stat::{Identity, Stat};
-use crate::log::Trouble;
+use crate::log::{Complaint, Trouble};
 
 /// Reads threads, of one process after the other.
 #[derive(Debug, Default)]
@@ -29,8 +29,9 @@ impl Reader {
         let Some(stat) = look.processes.get_exactly(id) else { return Outcome::Gone };
         if stat.num_threads > bounds.thread_max {
             let (comm, max) = (stat.comm.to_text(), bounds.thread_max);
-            let message = format!("Threads of {comm} are left out: they are more than thread_max = {max}; raise it");
-            look.complaints.add(Trouble::Bounded, message);
+            let what = format!("Threads of {comm} are left out");
+            let (with, why) = (Some(stat.called()), format!("they are more than thread_max = {max}; raise it"));
+            look.complaints.complain(Complaint { trouble: Trouble::Bounded, what, with, why });
             return Outcome::Unknown;
         }
         let listed =
@@ -45,8 +46,9 @@ impl Reader {
             Ok(Some(())) => Outcome::Known(()),
             Ok(None) => Outcome::Gone,
             Err(error) => {
-                let message = format!("Threads of some processes cannot be read, and are left out: {error}");
-                look.complaints.add(Trouble::of(&error), message);
+                let what = "Threads cannot be read, and are left out".to_owned();
+                let (trouble, with, why) = (Trouble::of(&error), Some(stat.called()), error.to_string());
+                look.complaints.complain(Complaint { trouble, what, with, why });
                 Outcome::Unknown
             }
         }

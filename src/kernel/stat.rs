@@ -23,7 +23,7 @@ pub struct Identity {
     pub start: u64,
 }
 
-/// comm: at most 15 bytes of anything but NUL, newlines included.
+/// comm: at most 15 bytes of anything but NUL, newlines included; a kernel thread's may be longer.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Comm {
     bytes: [u8; Self::MAX],
@@ -96,6 +96,12 @@ pub struct Stat {
 }
 
 impl Stat {
+    /// What a message calls the process.
+    #[must_use]
+    pub fn called(&self) -> String {
+        format!("process {} ({})", self.id.pid, self.comm.to_text())
+    }
+
     /// Parses the file's bytes. `None`: this is not a stat file.
     ///
     /// comm may hold spaces, parentheses and newlines: it runs from the first '(' to the last ')'.

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::pid::see_hidden;
 use super::{Found, View, filter};
 use crate::kernel::cgroup::{self, Listed};
-use crate::log::Trouble;
+use crate::log::{Complaint, Trouble};
 
 /// A glob over cgroup paths; `*` does not cross '/'.
 #[derive(Debug, Clone, Deserialize)]
@@ -114,9 +114,11 @@ pub(super) fn group<'a>(path: &Path, view: &mut View<'a>) -> Found<'a> {
         view.complaints.add(Trouble::of(&error), format!("Cgroup {}: {error}", path.display()));
     }
     if foreign {
-        let what = "Processes in cgroups are of another pid namespace: what is not known of them is left out";
-        let remedy = "run the plugin in that namespace, as with docker run --pid=host";
-        view.complaints.add(Trouble::Denied, format!("{what}; {remedy}"));
+        let what =
+            "Processes in cgroups are of another pid namespace, and what is not known of them is left out".to_owned();
+        let why = "run the plugin in that namespace, as with docker run --pid=host".to_owned();
+        let with = Some(path.display().to_string());
+        view.complaints.complain(Complaint { trouble: Trouble::Denied, what, with, why });
     }
     for pid in pids {
         match view.processes.get(pid) {

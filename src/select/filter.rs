@@ -9,10 +9,10 @@ use globset::{GlobBuilder, GlobMatcher};
 use regex::bytes::Regex;
 use serde::Deserialize;
 
-use super::{View, called};
+use super::View;
 use crate::kernel::capability::Capability;
 use crate::kernel::stat::Stat;
-use crate::log::Trouble;
+use crate::log::{Complaint, Trouble};
 
 /// comm is cut to this many bytes (TASK_COMM_LEN − 1).
 const COMM_LENGTH: usize = 15;
@@ -52,7 +52,7 @@ impl ProcessPattern {
         self.0.as_str()
     }
 
-    /// Whether it is plain text that no comm can hold, since it is longer than one.
+    /// Whether it is plain text that no program's comm can hold, since it is longer than one.
     #[must_use]
     fn can_never_match_comm(&self) -> bool {
         let text = self.as_str().trim_start_matches('^').trim_end_matches('$');
@@ -157,8 +157,8 @@ impl Filters {
         processes.retain(|stat| Some(stat.id.pid) != view.own_pid);
         if let Some(pattern) = pattern {
             processes.retain(|stat| pattern.0.is_match(stat.comm.as_bytes()));
-            if pattern.can_never_match_comm() {
-                let why = "matches nothing: comm has 15 bytes; use cmdline or exe";
+            if processes.is_empty() && pattern.can_never_match_comm() {
+                let why = "matches nothing: comm has 15 bytes, but for kernel threads; use cmdline or exe";
                 view.complaints.add(Trouble::Failed, format!("The pattern {:?} {why}", pattern.as_str()));
             }
         }
@@ -194,13 +194,13 @@ fn ask<T>(key: &str, view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) 
     match read(view) {
         Ok(answer) => answer,
         Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            let remedy = Capability::SysPtrace.is_needed();
-            let what = "of some processes of other users cannot be read, so that they do not match";
-            view.complaints.add(Trouble::Denied, format!("{key} {what}: {remedy}"));
+            let what = format!("{key} of processes of other users cannot be read, so that they do not match");
+            let (with, why) = (Some(stat.called()), Capability::SysPtrace.is_needed());
+            view.complaints.complain(Complaint { trouble: Trouble::Denied, what, with, why });
             None
         }
         Err(error) => {
-            view.complaints.add(Trouble::of(&error), format!("{key} of {}: {error}", called(stat.id, stat)));
+            view.complaints.add(Trouble::of(&error), format!("{key} of {}: {error}", stat.called()));
             None
         }
     }

@@ -315,7 +315,8 @@ impl Target {
 /// Every process, for filters to narrow down.
 fn all<'a>(view: &mut View<'a>) -> Found<'a> {
     if view.processes.get(INIT).is_none() && view.proc.is_hidden(INIT) {
-        let hidden = "/proc hides processes of other users (hidepid), so no filter finds them";
+        let root = view.proc.root().display();
+        let hidden = format!("{root} hides processes of other users (hidepid), so no filter finds them");
         view.complaints.add(Trouble::Denied, format!("{hidden}; {}", pid::see_hidden()));
     }
     Found { roots: view.processes.iter().collect(), ..Found::default() }
@@ -452,11 +453,6 @@ impl Selected {
     pub fn top(&self, members: &[Member]) -> Vec<Root> {
         tree::top(&self.roots, &self.exact, members)
     }
-}
-
-/// What a message calls a process.
-fn called(id: Identity, stat: &Stat) -> String {
-    format!("process {} ({})", id.pid, stat.comm.to_text())
 }
 
 #[cfg(test)]

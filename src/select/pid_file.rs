@@ -108,7 +108,7 @@ impl PidFile {
             format!(
                 "Pidfile {}: {} started long after the file was written, so the pid may have been used again; {}",
                 self.path.display(),
-                super::called(stat.id, stat),
+                stat.called(),
                 if skipped { "left out (pid_file_stale = \"warn\" counts it)" } else { "counted all the same" },
             ),
         );

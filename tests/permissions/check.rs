@@ -10,7 +10,7 @@ use tempfile::TempDir;
 
 use crate::peers::{named, tree_of_three};
 use crate::sandbox::{Check, ORDINARY, Sandbox, is_possible};
-use crate::support::{command, wait, wait_for};
+use crate::support::{command, skip, wait, wait_for};
 use crate::terminal::terminal;
 
 /// `--check` with a configuration.
@@ -161,6 +161,58 @@ fn what_cannot_be_makes_it_fail() {
         let [fine, wrong] = &check.rows("Targets")[..] else { panic!("{check:?}") };
         assert!(fine.len() == 1 && wrong.len() == 2 && wrong[0].ends_with("  nothing now"), "{check:?}");
     }
+}
+
+/// A kernel thread may have more than fifteen bytes, so that a pattern for it may match.
+#[test]
+fn a_long_name_of_a_kernel_thread_is_matched() {
+    let long = |stat: &procfs::process::Stat| {
+        stat.comm.len() > 15 && stat.comm.bytes().all(|b| b.is_ascii_lowercase() || b == b'_')
+    };
+    let stats = procfs::process::all_processes().unwrap().filter_map(|process| process.ok()?.stat().ok());
+    let Some(thread) = stats.into_iter().find(long) else {
+        return skip("there is no kernel thread with a long name and no other characters than letters");
+    };
+    let check = Configured::new(&target(&format!("pattern = \"^{}$\"", thread.comm))).check();
+    check.assert_works();
+    assert!(check.row("Targets", &thread.comm)[0].contains(&format!("  {} (", thread.pid)), "{check:?}");
+}
+
+/// The one that procmaps is about, or the first few.
+#[test]
+fn who_cannot_be_looked_at_is_named() {
+    let sandbox = Sandbox::new();
+    if !is_possible(ORDINARY) {
+        return;
+    }
+    let roots: Vec<_> = (0..4).map(|_| named(b"of-root")).collect();
+    let check = |pids: &[u32]| {
+        let mut command = Command::new(ORDINARY[0]);
+        command.args(&ORDINARY[1..]).arg(sandbox.program()).current_dir("/").args(["--check", "--collect", "procmaps"]);
+        let flags = pids.iter().map(|pid| format!("--pid=it:{pid}"));
+        Check::of(command.args(flags))
+    };
+    let mut pids: Vec<_> = roots.iter().map(|process| process.id()).collect();
+    pids.sort_unstable();
+    let process = |pid: &u32| format!("process {pid} (of-root)");
+    check(&pids[..1]).assert_fails(&[&["namely ", &format!("{}: it takes CAP_SYS_PTRACE", process(&pids[0]))]]);
+    let first = pids[..3].iter().map(process).collect::<Vec<_>>().join(", ");
+    check(&pids).assert_fails(&[&[&format!("such as {first}: it takes CAP_SYS_PTRACE")]]);
+}
+
+/// What a file says stands above the environment, and a flag above both.
+#[test]
+fn a_key_stands_above_the_environment() {
+    let [of_environment, of_file, of_flag] = [(), (), ()].map(|()| tempfile::tempdir().unwrap());
+    let path = |directory: &TempDir| directory.path().display().to_string();
+    let configured = Configured::new(&format!("proc_root = \"{}\"", path(&of_file)));
+    let is_used = |command: &mut Command, directory: &TempDir| {
+        let check = Check::of(command.env("HOST_PROC", of_environment.path()));
+        assert_eq!(check.row("Processes", &path(directory)).len(), 1, "{check:?}");
+    };
+    is_used(command().arg("--check"), &of_environment);
+    is_used(&mut configured.command(), &of_file);
+    is_used(configured.command().arg("--proc-root").arg(of_flag.path()), &of_flag);
 }
 
 #[test]

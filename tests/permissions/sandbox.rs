@@ -425,7 +425,17 @@ impl Check {
 
     /// It fails, for reasons that have all of these parts, and for no others.
     pub fn assert_fails(&self, complaints: &[&[&str]]) {
-        assert!(self.code == Some(1) && self.stderr.is_empty(), "{self:?}");
+        self.assert_says(1, complaints);
+    }
+
+    /// It does not fail, though something is left out for reasons that have all of these parts, and for no others.
+    pub fn assert_works_except(&self, complaints: &[&[&str]]) {
+        self.assert_says(0, complaints);
+        assert!(self.stdout.contains("  works, except:\n") && !self.stdout.contains("not all of it"), "{self:?}");
+    }
+
+    fn assert_says(&self, code: i32, complaints: &[&[&str]]) {
+        assert!(self.code == Some(code) && self.stderr.is_empty(), "{self:?}");
         let reasons = self.reasons();
         assert_eq!(reasons.len(), complaints.len(), "{reasons:#?}");
         for parts in complaints {
