@@ -24,6 +24,8 @@ mod links;
 mod overlay;
 #[path = "support/peers.rs"]
 mod peers;
+#[path = "documents/recorded.rs"]
+mod recorded;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

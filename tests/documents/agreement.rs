@@ -30,7 +30,7 @@ fn flags() -> BTreeMap<String, bool> {
 }
 
 /// The rows of the tables below a heading: their cells.
-fn rows(document: &str, heading: &str) -> Vec<Vec<String>> {
+pub fn rows(document: &str, heading: &str) -> Vec<Vec<String>> {
     let text = read(document);
     let (_, rest) = text.split_once(&format!("\n{heading}\n")).unwrap_or_else(|| panic!("{document}: no {heading}"));
     let level = heading.split(' ').next().unwrap();

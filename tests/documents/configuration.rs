@@ -7,6 +7,17 @@ use crate::document::{Block, repository};
 use crate::host::Host;
 use crate::peers::peer;
 
+/// Where Telegraf finds a block.
+const BLOCK: &str = "/etc/telegraf/telegraf.d/block.conf";
+
+/// What Telegraf warns of in a file, as what will be gone in a release to come; without the time. Of any file it says something of its own
+/// future.
+fn warnings(host: &Host, file: &str) -> Vec<String> {
+    let printed = host.run(&format!("telegraf config check --config {file} 2>&1"));
+    let lines = printed.lines().filter(|line| [" W! ", " E! "].iter().any(|level| line.contains(level)));
+    lines.filter_map(|line| line.split_once(' ')).map(|(_, line)| line.to_owned()).collect()
+}
+
 /// The plugin's, which is gathered by once; or Telegraf's, which is tested by the user telegraf. What has no input of its own goes with
 /// the last that has, or with what the packages give.
 pub fn toml(host: &Host, block: &Block, telegraf: &mut String) {
@@ -25,7 +36,10 @@ pub fn toml(host: &Host, block: &Block, telegraf: &mut String) {
     }
     telegraf.push_str(&block.text);
     // A file of the host's own, since only one [agent] may say something.
-    host.write("/etc/telegraf/telegraf.d/block.conf", telegraf);
+    host.write(BLOCK, telegraf);
+    let own = warnings(host, "/etc/telegraf/telegraf.conf");
+    let of_block: Vec<_> = warnings(host, BLOCK).into_iter().filter(|warning| !own.contains(warning)).collect();
+    assert!(of_block.is_empty(), "{block}: {of_block:#?}");
     let printed = host.run("sudo -u telegraf telegraf --test 2>&1");
     let is_complaint = |line: &&str| line.contains(" E! ") && !line.ends_with("read |0: file already closed");
     assert_eq!(printed.lines().find(is_complaint), None, "{block}: {printed}");
