@@ -17,8 +17,8 @@ Environment: HOST_PROC and HOST_SYS, as above; and whatever a configuration file
 Signals: SIGHUP, SIGUSR1 and SIGUSR2 gather, too; with --interval, SIGHUP reads the configuration again. SIGTERM, SIGINT and the end \
 of stdin end it.
 
-Exit status: 0 if all went well; 1 if something failed, with --check also if something that is configured does not work here; 2 if \
-the configuration is invalid.";
+Exit status: 0 if all went well; 1 if something failed, with --check also if something that is configured cannot work here (a \
+service that does not run and delays that the kernel does not count are no faults); 2 if the configuration is invalid.";
 
 /// What process trees on Linux really use, as line protocol, for Telegraf's inputs.execd.
 ///

@@ -154,3 +154,26 @@ fn a_container_is_what_its_flags_make_it() {
         }
     }
 }
+
+/// The README's sample of `--check` is what it prints, of the configuration that the README has above it. Numbers are this host's.
+#[test]
+fn the_sample_of_check_is_what_it_prints() {
+    let Some(host) = Host::new() else { return };
+    let Some(_as_it_comes) = DelayAccounting::switch(false) else { return };
+    let readme = blocks(Path::new("README.md"));
+    let configuration = readme.iter().find(|block| block.info == "toml" && block.text.contains("[[inputs.taskstats]]"));
+    let sample = readme.iter().find(|block| block.text.starts_with("Processes\n")).unwrap();
+    let head = "[[inputs.taskstats]]\n";
+    let collects =
+        configuration.unwrap().text.replacen(head, &format!("{head}collect = [\"psstat\", \"taskstat\"]\n"), 1);
+    host.write("/etc/telegraf-taskstats/plugin.conf", &collects);
+    let check = "telegraf-taskstats --config /etc/telegraf-taskstats/plugin.conf --check";
+    let printed = host.run(&format!("sudo -u telegraf {check}"));
+    // What stands in for nginx is called otherwise.
+    let alike = |text: &str| -> Vec<String> {
+        let named = text.replace("(sleep)", "(nginx)");
+        let words = named.lines().map(|line| line.split(char::is_numeric).filter(|part| !part.is_empty()).collect());
+        words.map(|line: Vec<_>| line.join("#")).collect()
+    };
+    assert_eq!(alike(&sample.text), alike(&printed), "{sample}: {printed}");
+}
