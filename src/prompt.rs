@@ -340,7 +340,7 @@ pub fn stdin_type() -> Option<FileType> {
     fstat(stdin()).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
 }
 
-/// Whether nobody can ever prompt: stdin is /dev/null, as under inputs.exec and cron, or was closed from the start
+/// Whether nobody can ever prompt: stdin is /dev/null, as under inputs.exec, or was closed from the start
 /// (for which Rust's runtime puts /dev/null).
 #[must_use]
 pub fn stdin_is_null() -> bool {
