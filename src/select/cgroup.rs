@@ -98,10 +98,9 @@ pub(super) fn in_first_hierarchy(
         }
     }
     if view.hierarchies.is_empty() {
-        view.complaints.add(
-            Trouble::Failed,
-            "No cgroup file system is mounted under /sys/fs/cgroup: no cgroup is found".to_owned(),
-        );
+        let mount = view.sys_root.join("fs/cgroup");
+        let message = format!("No cgroup file system is mounted under {}: no cgroup is found", mount.display());
+        view.complaints.add(Trouble::Failed, message);
     }
     Vec::new()
 }

@@ -93,6 +93,8 @@ pub struct View<'a> {
     pub proc: &'a mut Proc,
     /// Whoever reads pidfiles.
     pub pidfiles: &'a mut Pidfiles,
+    /// `/sys`, below which cgroups are mounted.
+    pub sys_root: &'a Path,
     /// The cgroup hierarchies, in the order in which they are asked.
     pub hierarchies: &'a [PathBuf],
     /// The wall clock and the time since boot.
@@ -374,6 +376,7 @@ pub fn select(
         processes,
         proc: &mut host.proc,
         pidfiles: &mut host.pidfiles,
+        sys_root: &host.sys_root,
         hierarchies: &hierarchies,
         clock: host.clock.as_ref(),
         own_pid,

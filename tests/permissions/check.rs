@@ -200,6 +200,16 @@ fn who_cannot_be_looked_at_is_named() {
     check(&pids).assert_fails(&[&[&format!("such as {first}: it takes CAP_SYS_PTRACE")]]);
 }
 
+/// As mounted in a container.
+#[test]
+fn it_is_said_where_cgroups_are_missing() {
+    let empty = tempfile::tempdir().unwrap();
+    let configured = Configured::new(&target("cgroup = \"none\""));
+    let mount = empty.path().join("fs/cgroup").display().to_string();
+    let check = Check::of(configured.command().arg("--sys-root").arg(empty.path()));
+    check.assert_fails(&[&["No cgroup \"none\" is found"], &["No cgroup file system", &mount]]);
+}
+
 /// What a file says stands above the environment, and a flag above both.
 #[test]
 fn a_key_stands_above_the_environment() {
