@@ -47,6 +47,8 @@ mod contenders;
 mod cost;
 #[path = "peers/forest.rs"]
 mod forest;
+#[path = "peers/machine.rs"]
+mod machine;
 #[path = "peers/process.rs"]
 mod process;
 #[path = "peers/report.rs"]

@@ -1,6 +1,5 @@
 //! What is printed: on stdout Markdown for docs/benchmark.md, on stderr how far it is.
 
-use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 
@@ -8,6 +7,7 @@ use anyhow::{Error, Result, ensure};
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::cost::{Cost, Costs};
+use crate::machine::{machine, said_by};
 use crate::process::peer;
 use crate::series::Series;
 use crate::truth::Row;
@@ -47,12 +47,6 @@ pub fn leave_out(what: &str, error: &Error) {
 
 /// Machine, kernel, date and versions.
 pub fn caption() -> String {
-    let cpuinfo = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let model = model.map_or("CPUs of an unknown model", |(_, model)| model);
-    let cpus = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = rustix::system::uname().release().to_string_lossy().into_owned();
-    let date = said_by(Command::new("date").args(["-u", "+%Y-%m-%d"]));
     // Built from source, it does not know its version.
     let telegraf = include_str!("../../scripts/peers").lines().find_map(|line| line.strip_prefix("telegraf_version=v"));
     let exporter = said_by_peer("process-exporter", "-version");
@@ -60,18 +54,14 @@ pub fn caption() -> String {
     let netdata = said_by_peer("apps.plugin", "-v");
     let netdata = netdata.trim().strip_prefix("apps.plugin v");
     format!(
-        "{cpus} CPUs ({model}), Linux {kernel}, {date}. telegraf-taskstats {}, Telegraf {}, process-exporter {}, \
+        "{}. telegraf-taskstats {}, Telegraf {}, process-exporter {}, \
          netdata's apps.plugin {}.",
+        machine(),
         env!("CARGO_PKG_VERSION"),
         telegraf.unwrap_or("unknown"),
         exporter.unwrap_or("unknown"),
         netdata.unwrap_or("unknown")
     )
-}
-
-fn said_by(command: &mut Command) -> String {
-    let output = command.output().map(|output| [output.stdout, output.stderr].concat()).unwrap_or_default();
-    String::from_utf8_lossy(&output).trim().to_owned()
 }
 
 fn said_by_peer(program: &str, argument: &str) -> String {

@@ -5,8 +5,9 @@
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::sync::LazyLock;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -22,9 +23,10 @@ pub const PATIENCE: Duration = Duration::from_secs(60);
 /// How a script of ours ends that takes what this host does not have; any other failure is one.
 pub const UNABLE: i32 = 77;
 
-/// The binary under test.
+/// The binary under test: that of this checkout, unless TASKSTATS_TEST_BINARY names another.
 pub fn binary() -> &'static Path {
-    Path::new(env!("CARGO_BIN_EXE_telegraf-taskstats"))
+    static NAMED: LazyLock<Option<PathBuf>> = LazyLock::new(|| Some(std::env::var_os("TASKSTATS_TEST_BINARY")?.into()));
+    NAMED.as_deref().unwrap_or(Path::new(env!("CARGO_BIN_EXE_telegraf-taskstats")))
 }
 
 /// A command that runs the binary under test, with an environment of its own.

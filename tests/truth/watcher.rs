@@ -150,7 +150,7 @@ pub struct Answer(Vec<String>);
 
 impl Answer {
     /// The line that begins so.
-    fn line(&self, begin: &str) -> &str {
+    pub fn line(&self, begin: &str) -> &str {
         let line = self.0.iter().find(|line| line.starts_with(begin));
         line.unwrap_or_else(|| panic!("no line {begin}... in {self:?}", self = self.0))
     }
