@@ -71,7 +71,7 @@ impl Outcome {
             reasons.push("a counter fell".to_owned());
         }
         if is_low && self.is_about(seen.reported, by_the_kernel) {
-            reasons.push("the kernel's own: the tails of threads are in no process's times".to_owned());
+            reasons.push("the kernel's own accounts have no more".to_owned());
         } else if is_low && !self.is_about(by_the_kernel, self.reaped) {
             reasons.push(match seen.way {
                 Way::Events => self.missing_of_each_birth(seen),
@@ -87,9 +87,10 @@ impl Outcome {
         reasons.join("; ")
     }
 
-    /// An exit record is written before the exit is paid for, which nobody waits for where init does.
+    /// A record has no more than what a process had used at its last tick or switch. For those that are waited for there are the
+    /// parent's times too; for those left to init there is nothing else.
     fn missing_of_each_birth(&self, seen: &Seen) -> String {
-        let mut reason = "the records of those left to init lack what their exits cost".to_owned();
+        let mut reason = "records of those left to init lack what came after their last tick or switch".to_owned();
         if let Some(born @ 1..) = self.born {
             let missing = (self.charged - seen.reported) / born as f64;
             reason += &format!(": {:.0} µs of each birth", missing * 1e6);

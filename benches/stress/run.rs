@@ -41,8 +41,7 @@ pub fn run(
     let mut running = Running::start(name, program)?;
     let mut births = tracepoint.map(|tracepoint| Births::begin(tracepoint, running.cgroup.directory())).transpose()?;
     let targets = [Target { name: TARGET.into(), selector: format!("pid = {}", running.root) }];
-    let mut watched: Vec<_> =
-        ways.iter().map(|way| Watched::begin(Watcher::start(*way, &targets, &["psstat"], public))).collect();
+    let mut watched = begin_all(ways, &targets, public)?;
     let charged = running.cgroup.usage();
     let born = births.as_mut().map(Births::count).transpose()?;
 
@@ -75,6 +74,15 @@ pub fn run(
         orphans: all - own - reaped,
         born,
         seen: watched.into_iter().map(Watched::end).collect(),
+    })
+}
+
+/// At once, since a plugin takes a second until it has gathered first.
+fn begin_all(ways: &[Way], targets: &[Target], public: &PublicBinary) -> Result<Vec<Watched>> {
+    let begin = |way: Way| Watched::begin(Watcher::start(way, targets, &["psstat"], public));
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = ways.iter().map(|way| scope.spawn(move || begin(*way))).collect();
+        threads.into_iter().map(|thread| thread.join().map_err(|_| anyhow!("a plugin does not start"))).collect()
     })
 }
 
