@@ -55,7 +55,11 @@ impl Outcome {
     }
 
     fn is_about(&self, one: f64, other: f64) -> bool {
-        (one - other).abs() <= self.charged * SHARE + SECONDS
+        (one - other).abs() <= self.bound()
+    }
+
+    fn bound(&self) -> f64 {
+        self.charged * SHARE + SECONDS
     }
 
     pub fn percent(&self, cpu: f64) -> String {
@@ -72,7 +76,7 @@ impl Outcome {
         }
         if is_low && self.is_about(seen.reported, by_the_kernel) {
             reasons.push("the kernel's own accounts have no more".to_owned());
-        } else if is_low && !self.is_about(by_the_kernel, self.reaped) {
+        } else if is_low && self.charged - seen.reported - self.orphans <= self.bound() {
             reasons.push(match seen.way {
                 Way::Events => self.missing_of_each_birth(seen),
                 Way::Scan | Way::Ordinary => "what was left to init ended between two gathers".to_owned(),
@@ -83,6 +87,10 @@ impl Outcome {
         }
         if reasons.is_empty() {
             reasons.push("not known".to_owned());
+        }
+        // By a signal: it ends by itself otherwise.
+        if self.status == "-1" {
+            reasons.push("killed, since it did not end".to_owned());
         }
         reasons.join("; ")
     }
