@@ -5,6 +5,10 @@
 //! the last must lie between [last before − first after] and [last after − first before], but for 1 % + 20 ms. Some are
 //! watched by their cgroup, too, which must give all of it.
 //!
+//! What ordinary hosts have, servers of several levels and deep chains, is watched at 0.25, 1 and 2.5 s at once
+//! (`truth/paced.rs`): what is lost or doubled at each gather shows most where there are many, and what builds up between two
+//! where there are few.
+//!
 //! What only events can know of (`truth/unseen.rs`), scans need not find; but they may not find more than there is. Nor may
 //! several targets together, of which each is judged by itself as well, have more than the host had.
 //!
@@ -15,22 +19,34 @@
 #![allow(unreachable_pub)] // nothing in a test is reached from elsewhere
 #![allow(unsafe_code)] // the workloads fork, which Rust cannot know to be safe
 
+#[path = "support/peers.rs"]
+mod peers;
 mod support;
 
+#[path = "truth/apache.rs"]
+mod apache;
 #[path = "truth/busy.rs"]
 mod busy;
 #[path = "truth/cgroup.rs"]
 mod cgroup;
+#[path = "truth/chains.rs"]
+mod chains;
 #[path = "truth/counted.rs"]
 mod counted;
 #[path = "truth/counting.rs"]
 mod counting;
 #[path = "truth/leaders.rs"]
 mod leaders;
+#[path = "truth/paced.rs"]
+mod paced;
 #[path = "truth/parts.rs"]
 mod parts;
+#[path = "truth/renamed.rs"]
+mod renamed;
 #[path = "truth/running.rs"]
 mod running;
+#[path = "truth/servers.rs"]
+mod servers;
 #[path = "truth/unseen.rs"]
 mod unseen;
 #[path = "truth/verdict.rs"]
@@ -46,8 +62,12 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use apache::APACHE;
 use busy::Busy;
+use chains::{CHAINS, OUT_OF_ORDER};
+use renamed::RENAMED;
 use running::Workload;
+use servers::SERVERS;
 use support::PublicBinary;
 use unseen::UNSEEN;
 use verdict::{Standard, Verdict};
@@ -76,7 +96,9 @@ const TOGETHER: [(&str, f64); 6] = [
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-        [_, "workload", name, cgroup] => workloads::run(name, cgroup),
+        [_, "workload", name, cgroup] => {
+            workloads::run(name, cgroup, &[&SERVERS[..], &CHAINS, &[OUT_OF_ORDER, APACHE, RENAMED]].concat())
+        }
         [_, "step", name] => workloads::step(name),
         _ => test(),
     }
@@ -96,6 +118,12 @@ fn test() -> ExitCode {
     for (name, least, _) in UNSEEN {
         add(name.into(), Box::new(move || by_root(name, least, 0.0)));
     }
+    for (name, _) in SERVERS.into_iter().chain(CHAINS) {
+        add(name.into(), Box::new(move || paced::by_root(name)));
+    }
+    add(OUT_OF_ORDER.0.into(), Box::new(paced::out_of_order));
+    add(APACHE.0.into(), Box::new(apache::under_load));
+    add(RENAMED.0.into(), Box::new(paced::renamed));
     for (name, processes) in BY_CGROUP {
         add(format!("{name}_by_cgroup"), Box::new(move || by_cgroup(name, processes.clone())));
     }

@@ -26,7 +26,7 @@ impl Busy {
 }
 
 /// How many CPUs /proc/stat adds up.
-fn online_cpus() -> usize {
+pub fn online_cpus() -> usize {
     let stat = fs::read_to_string("/proc/stat").unwrap();
     stat.lines().filter(|line| line.starts_with("cpu") && !line.starts_with("cpu ")).count()
 }

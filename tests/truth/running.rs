@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Lines, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use crate::Skipped;
@@ -21,6 +22,11 @@ pub struct Workload {
 impl Workload {
     /// Starts the workload and waits until it says that it is ready; says why if it cannot be run here.
     pub fn start(name: &str) -> Result<Self, Skipped> {
+        Self::start_in(name, Path::new("."))
+    }
+
+    /// The same in a working directory.
+    pub fn start_in(name: &str, directory: &Path) -> Result<Self, Skipped> {
         let cgroup = Cgroup::create(name).map_err(|reason| {
             support::skip(&reason);
             Skipped
@@ -28,6 +34,7 @@ impl Workload {
         let mut process = Command::new("/proc/self/exe")
             .args(["workload", name])
             .arg(cgroup.directory())
+            .current_dir(directory)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

@@ -1,5 +1,6 @@
 //! The plugin, as one of those who watch a workload.
 
+use std::collections::BTreeMap;
 use std::fmt::Write;
 
 use tempfile::NamedTempFile;
@@ -55,6 +56,7 @@ impl Way {
 
 /// What is watched.
 pub struct Target {
+    /// Empty if it is to be named by what is found: then it has all series.
     pub name: String,
     /// As the configuration has it.
     pub selector: String,
@@ -65,9 +67,10 @@ pub struct Watcher {
     pub way: Way,
     plugin: Plugin,
     targets: Vec<String>,
-    measurements: usize,
     /// By target, in the order in which they were given.
     pub readings: Vec<Vec<Reading>>,
+    /// Of a target that has no name.
+    sum: Sum,
     /// Read as long as the plugin may.
     _configuration: NamedTempFile,
     /// What it says of how it accounts, and how often it lost events.
@@ -90,16 +93,21 @@ impl Watcher {
             way,
             plugin: Plugin::start(command),
             targets: targets.iter().map(|target| target.name.clone()).collect(),
-            measurements: collect.len(),
             readings: targets.iter().map(|_| Vec::new()).collect(),
+            sum: Sum::default(),
             _configuration: configuration,
             told: (String::new(), String::new()),
         }
     }
 
-    /// One gather: a line of each measurement for each target, and the plugin's own.
+    /// One gather: the lines of each target, and the plugin's own, which is the last.
     pub fn gather(&mut self) -> Answer {
-        let answer = Answer(self.plugin.gather(self.targets.len() * self.measurements + 1));
+        self.plugin.prompt();
+        let mut lines = vec![self.plugin.line()];
+        while lines.last().is_none_or(|line| !line.starts_with("taskstats_agent,")) {
+            lines.push(self.plugin.line());
+        }
+        let answer = Answer(lines);
         let own = answer.line("taskstats_agent,");
         let accounting = own.split([',', ' ']).find_map(|tag| tag.strip_prefix("accounting="));
         self.told = (accounting.unwrap().into(), field(own, "events_lost").unwrap_or("no idea how often").into());
@@ -112,7 +120,13 @@ impl Watcher {
         let answer = self.gather();
         let after = charged();
         for (index, target) in self.targets.iter().enumerate() {
-            self.readings[index].push(Reading::new(before[index], &answer, target, after[index]));
+            let reading = if target.is_empty() {
+                self.sum.take_in(&answer);
+                Reading::of_all(before[index], &answer, &self.sum, after[index])
+            } else {
+                Reading::new(before[index], &answer, target, after[index])
+            };
+            self.readings[index].push(reading);
         }
     }
 
@@ -140,9 +154,27 @@ fn configuration(targets: &[Target], collect: &[&str]) -> NamedTempFile {
     let mut text = "[[inputs.taskstats]]\nself_stats = true\npsstat_fields = [\"all\"]\n".to_owned();
     writeln!(text, "collect = {collect:?}").unwrap();
     for Target { name, selector } in targets {
-        writeln!(text, "[[inputs.taskstats.target]]\nname = \"{name}\"\n{selector}").unwrap();
+        writeln!(text, "[[inputs.taskstats.target]]\n{selector}").unwrap();
+        if !name.is_empty() {
+            writeln!(text, "name = \"{name}\"").unwrap();
+        }
     }
     readable(&text)
+}
+
+/// What all series of psstat have reported together. Those that are there no more keep what they had.
+#[derive(Default)]
+pub struct Sum(BTreeMap<String, f64>);
+
+impl Sum {
+    fn take_in(&mut self, answer: &Answer) {
+        self.0.extend(answer.psstat("cpu_time"));
+    }
+
+    /// ns.
+    pub fn cpu_time(&self) -> f64 {
+        self.0.values().sum()
+    }
 }
 
 /// The lines of one gather.
@@ -157,9 +189,20 @@ impl Answer {
 
     /// A field of a measurement of a target.
     pub fn number(&self, measurement: &str, target: &str, name: &str) -> f64 {
+        let number = self.find(measurement, target, name);
+        number.unwrap_or_else(|| panic!("{name} of {target} is missing: {:?}", self.0))
+    }
+
+    /// The same, if it is there.
+    pub fn find(&self, measurement: &str, target: &str, name: &str) -> Option<f64> {
         let line = self.line(&format!("{measurement},process_name={target} "));
-        let number = field(line, name).and_then(|text| text.trim_end_matches('i').parse().ok());
-        number.unwrap_or_else(|| panic!("{name} is missing: {line}"))
+        field(line, name).and_then(|text| text.trim_end_matches('i').parse().ok())
+    }
+
+    /// Name and a field of each series of psstat.
+    pub fn psstat(&self, name: &str) -> impl Iterator<Item = (String, f64)> {
+        let series = self.0.iter().filter_map(|line| line.strip_prefix("psstat,process_name=")?.split(' ').next());
+        series.map(move |series| (series.to_owned(), self.number("psstat", series, name)))
     }
 
     /// The timestamp, in seconds.

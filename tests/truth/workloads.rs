@@ -54,13 +54,13 @@ const STEPS: [(&str, fn() -> !); 4] = [
 /// Half a gather interval: what happens this long after a gather is far from both its neighbours.
 const HALF_AN_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Runs the workload `name` in the cgroup at `cgroup`. Its root prints its pid, and "ready" when it is. This process,
-/// outside the cgroup, is the init of the workload's orphans and reaps them at once, so that their fate does not depend
-/// on the host's.
-pub fn run(name: &str, cgroup: &str) -> ! {
+/// Runs the workload `name`, one of these or of `more`, in the cgroup at `cgroup`. Its root prints its pid, and "ready" when
+/// it is. This process, outside the cgroup, is the init of the workload's orphans and reaps them at once, so that their fate
+/// does not depend on the host's.
+pub fn run(name: &str, cgroup: &str, more: &[(&'static str, fn() -> !)]) -> ! {
     end_with_the_test();
     set_child_subreaper(Some(getpid())).unwrap();
-    let root = fork(|| run_root(name, cgroup));
+    let root = fork(|| run_root(name, cgroup, more));
     while wait(WaitOptions::empty()).unwrap().unwrap().0 != root {}
     panic!("{name} ended by itself");
 }
@@ -70,11 +70,11 @@ pub fn all() -> Vec<(&'static str, fn() -> !)> {
     [&WORKLOADS[..], &UNSEEN.map(|(name, _, run)| (name, run))].concat()
 }
 
-fn run_root(name: &str, cgroup: &str) -> ! {
+fn run_root(name: &str, cgroup: &str, more: &[(&'static str, fn() -> !)]) -> ! {
     std::fs::write(format!("{cgroup}/cgroup.procs"), "0").unwrap(); // "0" is the writer
     end_with_the_test();
     println!("{}", getpid());
-    named(&[&all()[..], &COUNTED, &[("execs_from_thread", execs_from_thread)]].concat(), name)()
+    named(&[&all()[..], &COUNTED, &[("execs_from_thread", execs_from_thread)], more].concat(), name)()
 }
 
 /// Runs the step `name`: the other end of [`become_step`] and [`spawn_step`].
