@@ -86,7 +86,8 @@ fn of_tree(measurement: Measurement, tags: &Tags, series: &Series, from: Sources
         }
         Measurement::Procmaps => {
             let members = series.members().iter().map(|member| member.id);
-            let pss = if series.live == 0 { Some(0) } else { procmaps.of_tree(tags, members) };
+            let pss =
+                if series.live == 0 { Some(0) } else { procmaps.of_tree(tags, members, from.samples, series.rss) };
             vec![(None, procmaps::fields(pss))]
         }
         Measurement::Thread => {
@@ -109,11 +110,11 @@ fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources
             counts.map(|counts| (None, taskstat.fields(counts, delays))).into_iter().collect()
         }
         Measurement::Procstat => {
-            let rss = from.samples.get(id).and_then(|sample| sample.rss);
+            let rss = from.samples.rss(id);
             let stat = from.processes.get_exactly(id);
             stat.map(|stat| (None, procstat::fields_of_process(stat, rss))).into_iter().collect()
         }
-        Measurement::Procmaps => vec![(None, procmaps::fields(procmaps.of_process(tags, id)))],
+        Measurement::Procmaps => vec![(None, procmaps::fields(procmaps.of_process(tags, id, from.samples.rss(id))))],
         Measurement::Thread => {
             let by_nice = thread.counters().total(id).into_iter().flat_map(|counted| counted.iter());
             by_nice.map(|(nice, counts)| (Some(nice), thread.fields(counts, delays))).collect()

@@ -8,6 +8,7 @@ pub mod delay_accounting;
 pub mod procmaps;
 pub mod procstat;
 pub mod psstat;
+mod resident;
 pub mod taskstat;
 pub mod thread;
 mod threads;
@@ -33,6 +34,7 @@ use delay_accounting::DelayAccounting;
 use procmaps::Procmaps;
 use procstat::Procstat;
 use psstat::MemTotal;
+use resident::ResidentMemory;
 use taskstat::Taskstat;
 use thread::Thread;
 
@@ -233,6 +235,12 @@ impl Samples {
         self.all.get(index)
     }
 
+    /// Resident memory of a process, bytes, if it is a member and that is known.
+    #[must_use]
+    pub fn rss(&self, id: Identity) -> Option<u64> {
+        self.get(id)?.rss
+    }
+
     /// That of a process that is gone, if an exit record tells of it.
     #[must_use]
     pub fn get_gone(&self, id: Identity) -> Option<&Sample> {
@@ -266,6 +274,8 @@ pub struct Collectors {
     /// The memory that p_mem is a share of.
     #[serde(skip)]
     pub mem_total: MemTotal,
+    #[serde(skip)]
+    resident: ResidentMemory,
     /// The members' accounts.
     cpu: Ledger,
     procstat: Procstat,
@@ -302,7 +312,7 @@ impl Collectors {
     /// One gather (`at`: CLOCK_MONOTONIC, ns): reads what the table does not hold of the members, each once, and settles their
     /// accounts.
     pub fn sample(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
-        let samples = self.sample_cpu(plan, look);
+        let samples = self.sample_cpu(plan, at, look);
         if plan.wants(Measurement::Taskstat) || plan.wants(Measurement::Thread) {
             self.delays = self.delays.look(look);
         }
@@ -318,10 +328,10 @@ impl Collectors {
         match measurement {
             Measurement::Psstat => {
                 psstat::mem_total(look.proc, look.complaints);
-                self.sample_cpu(plan, look);
+                self.sample_cpu(plan, 0, look);
                 self.busiest.sample(&plan.processes, self.bounds, 0, look);
             }
-            Measurement::Procstat => drop(self.sample_cpu(plan, look)),
+            Measurement::Procstat => drop(self.sample_cpu(plan, 0, look)),
             Measurement::Taskstat => {
                 self.delays = self.delays.look(look);
                 self.taskstat.sample(plan, 0, look);
@@ -331,7 +341,7 @@ impl Collectors {
                 self.thread.sample(&plan.processes, self.bounds, 0, look);
             }
             Measurement::Procmaps => {
-                let samples = self.sample_cpu(plan, look);
+                let samples = self.sample_cpu(plan, 0, look);
                 self.procmaps.sample(&plan.pages, &samples, self.bounds, 0, look);
                 self.procmaps.wait();
                 self.procmaps.complain(look.complaints);
@@ -342,21 +352,22 @@ impl Collectors {
         }
     }
 
-    /// CPU and memory of those that are watched.
+    /// CPU and memory of those that are watched, at a time (CLOCK_MONOTONIC, ns).
     ///
     /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: what they used must not be
     /// taken for a member's when it reaps them.
-    fn sample_cpu(&mut self, plan: &Plan, look: &mut Look) -> Samples {
+    fn sample_cpu(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
         let stats: Vec<_> = look.processes.watched().collect();
         let mut sights = Vec::with_capacity(stats.len());
         let mut samples = Samples { all: Vec::with_capacity(stats.len()), gone: Vec::new() };
+        let mut resident = self.resident.begin(stats.len(), at);
         for stat in &stats {
             let mut complain = |error: io::Error| {
                 let what = "Something of some processes cannot be read, and is left out";
                 look.complaints.add(Trouble::of(&error), format!("{what}: {error}"));
             };
             let sight = psstat::sight(stat, look.processes, look.source, &mut complain);
-            let rss = psstat::rss(stat, look.source).map_err(complain).ok();
+            let rss = resident.bytes_of(stat, look.source).map_err(complain).ok();
             let complete = sight.newborn || self.cpu.knows(sight.id);
             let threads = (!stat.is_zombie()).then_some(stat.num_threads);
             samples.all.push(Sample { complete, rss, threads, ..Sample::of(stat.id) });

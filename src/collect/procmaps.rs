@@ -194,10 +194,16 @@ impl Procmaps {
         }
     }
 
-    /// PSS of a series, bytes: that of the processes it had when it was last measured. Unknown if one of them could not be
-    /// measured, or if none of them is left but others came.
+    /// PSS of a series, bytes: that of the processes it had when it was last measured, but no more than its processes have resident
+    /// now, each and together. Unknown if one of them could not be measured, or if none of them is left but others came.
     #[must_use]
-    pub fn of_tree(&self, tags: &Tags, mut members: impl ExactSizeIterator<Item = Identity>) -> Option<u64> {
+    pub fn of_tree(
+        &self,
+        tags: &Tags,
+        mut members: impl ExactSizeIterator<Item = Identity>,
+        samples: &Samples,
+        rss: Option<u64>,
+    ) -> Option<u64> {
         if members.len() == 0 {
             return Some(0);
         }
@@ -205,21 +211,28 @@ impl Procmaps {
         if !members.any(|id| sizes.binary_search_by_key(&id, |(known, _)| *known).is_ok()) {
             return None;
         }
-        sizes.iter().try_fold(0, |sum: u64, (_, size)| Some(sum.saturating_add((*size)?)))
+        let of = |id, size: Option<u64>| Some(at_most(size?, samples.rss(id)));
+        let sum = sizes.iter().try_fold(0, |sum: u64, (id, size)| Some(sum.saturating_add(of(*id, *size)?)));
+        sum.map(|sum| at_most(sum, rss))
     }
 
-    /// PSS of a process of a series, bytes.
+    /// PSS of a process of a series, bytes: as it was last measured, but no more than it has resident now.
     #[must_use]
-    pub fn of_process(&self, tags: &Tags, id: Identity) -> Option<u64> {
+    pub fn of_process(&self, tags: &Tags, id: Identity, rss: Option<u64>) -> Option<u64> {
         let sizes = &self.of(tags).filter(|_| self.stuck.is_none())?.sizes;
         let index = sizes.binary_search_by_key(&id, |(known, _)| *known).ok()?;
-        sizes.get(index)?.1
+        sizes.get(index)?.1.map(|size| at_most(size, rss))
     }
+}
+
+/// A size that was measured a while ago, beside one as of now that it cannot be above.
+fn at_most(size: u64, now: Option<u64>) -> u64 {
+    now.map_or(size, |now| size.min(now))
 }
 
 /// What to say of a process that is too large to be measured: or may be, since how large it is could not be read.
 fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Option<Complaint> {
-    let rss = samples.get(id).and_then(|sample| sample.rss);
+    let rss = samples.rss(id);
     if rss.is_some_and(|rss| rss <= bounds.procmaps_max_rss) {
         return None;
     }
@@ -319,6 +332,7 @@ mod tests {
         bounds: Bounds,
         complaints: Vec<String>,
         tags: Tags,
+        samples: Samples,
     }
 
     impl World {
@@ -327,8 +341,8 @@ mod tests {
             let proc = Proc::open(root.path()).unwrap();
             let bounds =
                 Bounds { procmaps_max_rss: 100 << 20, procmaps_interval: Duration::from_secs(60), ..Bounds::default() };
-            let (processes, procmaps, complaints, tags) = Default::default();
-            Self { root, proc, processes, procmaps, bounds, complaints, tags }
+            let (processes, procmaps, complaints, tags, samples) = Default::default();
+            Self { root, proc, processes, procmaps, bounds, complaints, tags, samples }
         }
 
         /// Puts a process there; sizes in KiB.
@@ -354,8 +368,8 @@ mod tests {
             let (cpu, user, system) = Default::default();
             let sample =
                 |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id), threads: None };
-            let samples = Samples { all: ids.iter().map(sample).collect(), ..Samples::default() };
-            self.procmaps.sample(&series, &samples, self.bounds, second * SECOND, &mut look);
+            self.samples = Samples { all: ids.iter().map(sample).collect(), ..Samples::default() };
+            self.procmaps.sample(&series, &self.samples, self.bounds, second * SECOND, &mut look);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint).collect();
         }
 
@@ -366,20 +380,42 @@ mod tests {
             let mut complaints = Complaints::default();
             self.procmaps.complain(&mut complaints);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint).collect();
-            self.procmaps.of_tree(&self.tags, ids.iter().copied()).map(|bytes| bytes / 1024)
+            self.of_tree(ids).map(|bytes| bytes / 1024)
+        }
+
+        fn of_tree(&self, ids: &[Identity]) -> Option<u64> {
+            let rss = ids.iter().map(|id| self.samples.rss(*id)).sum();
+            self.procmaps.of_tree(&self.tags, ids.iter().copied(), &self.samples, rss)
         }
     }
 
     #[test]
     fn the_size_of_a_tree_is_measured_once_in_a_period() {
         let mut world = World::new();
-        let [a, b] = [world.put(10, 400, 300), world.put(11, 400, 100)];
+        let [a, b] = [world.put(10, 400, 300), world.put(11, 800, 100)];
         assert_eq!(world.gather(0, &[a, b]), Some(400));
         world.put(10, 400, 350);
         assert_eq!(world.gather(59, &[a, b]), Some(400));
         assert_eq!(world.gather(60, &[a, b]), Some(450));
         assert_eq!(world.gather(61, &[b]), Some(450), "as it was when it was measured");
         assert_eq!(world.gather(62, &[]), Some(0));
+    }
+
+    #[test]
+    fn what_was_measured_counts_at_most_as_what_is_resident_now() {
+        let mut world = World::new();
+        let [a, b] = [world.put(10, 400, 300), world.put(11, 400, 100)];
+        assert_eq!(world.gather(0, &[a, b]), Some(400));
+        world.put(10, 40, 30);
+        assert_eq!(world.gather(1, &[a, b]), Some(140), "each by itself");
+        assert_eq!(world.gather(2, &[b]), Some(400), "of one that has exited it stands");
+        world.put(11, 200, 100);
+        assert_eq!(world.gather(3, &[b]), Some(200), "within what the tree has");
+        let of_process = |id, rss| world.procmaps.of_process(&world.tags, id, rss);
+        assert_eq!(
+            [of_process(a, Some(1)), of_process(a, Some(1 << 20)), of_process(a, None)],
+            [Some(1), Some(300 << 10), Some(300 << 10)]
+        );
     }
 
     #[test]
@@ -399,7 +435,7 @@ mod tests {
         assert_eq!(world.gather(0, &[id]), Some(300));
         world.procmaps.unanswered = Some(60 * SECOND); // by another run, which has ended before the answer
         world.ask(200, &[id]);
-        assert_eq!(world.procmaps.of_tree(&world.tags, [id].into_iter()), None);
+        assert_eq!(world.of_tree(&[id]), None);
         assert_eq!(world.complaints.len(), 1, "{:?}", world.complaints);
         world.procmaps.wait();
         assert_eq!(world.gather(201, &[id]), Some(300));
@@ -414,7 +450,8 @@ mod tests {
         let [complaint] = world.complaints.as_slice() else { unreachable!("{:?}", world.complaints) };
         let parts = ["leaves out x,", "procmaps_max_rss = 100 MiB, namely process 11 (x): raise it"];
         assert!(parts.iter().all(|part| complaint.contains(part)), "{complaint}");
-        assert_eq!(world.procmaps.of_process(&world.tags, small), Some(300 << 10), "by itself it is known");
+        let by_itself = world.procmaps.of_process(&world.tags, small, world.samples.rss(small));
+        assert_eq!(by_itself, Some(300 << 10), "by itself it is known");
         fs::write(world.root.path().join("10/smaps_rollup"), "Rss: 1 kB\n").unwrap();
         assert_eq!(world.gather(60, &[small]), None);
         let says = |complaint: &String| complaint.contains("no Pss") && complaint.contains("process 10 (x)");

@@ -40,15 +40,6 @@ pub fn sight(
     }
 }
 
-/// Resident memory of a member, bytes.
-///
-/// # Errors
-/// A file of one of its threads cannot be read; the process being gone is no error.
-pub fn rss(stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<u64> {
-    let pages = if stat.is_leaderless() { source.leaderless_rss(stat.id.pid)?.unwrap_or(0) } else { stat.rss };
-    Ok(pages.saturating_mul(rustix::param::page_size() as u64))
-}
-
 /// MemTotal, which hardly ever changes and costs as much as ten processes to read.
 #[derive(Debug, Default)]
 pub struct MemTotal {

@@ -195,7 +195,9 @@ impl Proc {
             match self.pss_of(file)? {
                 Some(pss) => return Ok(Some(pss)),
                 None if stat.is_leaderless() => return Ok(Some(self.leaderless_pss(id.pid)?.unwrap_or(0))),
-                None if stat.is_zombie() || stat.exiting || stat.rss == 0 => return Ok(Some(0)),
+                None if stat.is_zombie() || stat.exiting => return Ok(Some(0)),
+                // A kernel thread; field 24 of stat may be 0 of others too.
+                None if self.resident(id.pid)?.unwrap_or(stat.rss) == 0 => return Ok(Some(0)),
                 None => {} // it has executed another program since the file was opened
             }
         }
@@ -241,6 +243,16 @@ impl Proc {
         Ok(self.find(id.pid)?.map(|(stat, _)| stat).filter(|stat| stat.id == id))
     }
 
+    /// Resident pages of a process: the second number of `/proc/<pid>/statm`, which is exact since Linux 6.16. 0 for what has no
+    /// memory, and once the leader thread is gone. `None` also where there is no such file.
+    ///
+    /// # Errors
+    /// Reading failed for another reason than that the process is gone, or it does not parse.
+    pub fn resident(&mut self, pid: u32) -> io::Result<Option<u64>> {
+        let statm = self.read(&FilePath::process(pid, "statm"))?;
+        statm.map(|statm| resident(statm).ok_or_else(|| is_no("statm"))).transpose()
+    }
+
     /// Resident pages of a process whose leader thread is gone, from `task/<tid>/statm` of a thread that lives.
     ///
     /// # Errors
@@ -248,8 +260,7 @@ impl Proc {
     pub fn leaderless_rss(&mut self, pid: u32) -> io::Result<Option<u64>> {
         for tid in self.living_threads(pid)? {
             let statm = self.read(&FilePath::thread(pid, tid, "statm"))?;
-            let resident = statm.and_then(|statm| words(statm).nth(1).and_then(decimal));
-            if let Some(pages) = resident.filter(|pages| *pages > 0) {
+            if let Some(pages) = statm.and_then(resident).filter(|pages| *pages > 0) {
                 return Ok(Some(pages));
             }
         }
@@ -396,6 +407,11 @@ fn is_no(kind: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("this is not a {kind} file"))
 }
 
+/// The second number of statm: pages.
+fn resident(statm: &[u8]) -> Option<u64> {
+    words(statm).nth(1).and_then(decimal)
+}
+
 /// What stands behind a key at the beginning of a line.
 fn line<'a>(text: &'a [u8], key: &[u8]) -> Option<&'a [u8]> {
     text.split(|b| *b == b'\n').find_map(|line| line.strip_prefix(key))
@@ -483,6 +499,7 @@ mod tests {
         assert!(proc.thread_schedstat(never, never).unwrap().is_none());
         assert!(proc.pss(Identity { pid: never, start: 1 }).unwrap().is_none());
         assert!(proc.leaderless_rss(never).unwrap().is_none());
+        assert!(proc.resident(never).unwrap().is_none());
         assert!(!proc.is_hidden(4_194_304 + 1));
     }
 

@@ -76,6 +76,8 @@ pub struct Stat {
     pub ppid: u32,
     /// Field 9, flags: whether PF_EXITING is set. The leader thread is dying, or dead.
     pub exiting: bool,
+    /// Fields 10 and 12, minflt and majflt, together: how often it was given a page. Only a sign that it was: 0 where it is no number.
+    pub faults: u64,
     /// Field 14: user time, ns in steps of a tick, rounded down.
     pub utime: u64,
     /// Field 15: the same for system time.
@@ -88,7 +90,7 @@ pub struct Stat {
     pub nice: i8,
     /// Field 20: num_threads.
     pub num_threads: u32,
-    /// Field 24: rss, pages. 0 once the leader thread is gone.
+    /// Field 24: rss, pages; since Linux 6.2 an estimate. 0 once the leader thread is gone.
     pub rss: u64,
     /// Field 42: delayacct_blkio_ticks (Linux 2.6.18), what the leader thread has waited for block devices, ns in steps of a
     /// tick. 0 without delay accounting.
@@ -116,7 +118,10 @@ impl Stat {
         let ppid = decimal(fields.next()?)?;
         let mut fields = fields.skip(4); // fields 5 to 8
         let exiting = decimal(fields.next()?)? & PF_EXITING != 0;
-        let mut fields = fields.skip(4); // fields 10 to 13
+        let minor = fields.next().and_then(decimal).unwrap_or(0);
+        let mut fields = fields.skip(1); // cminflt
+        let major = fields.next().and_then(decimal).unwrap_or(0);
+        let mut fields = fields.skip(1); // cmajflt
         let utime = ticks(fields.next()?)?;
         let stime = ticks(fields.next()?)?;
         let cutime = ticks(fields.next()?)?;
@@ -135,6 +140,7 @@ impl Stat {
             state,
             ppid: u32::try_from(ppid).ok()?,
             exiting,
+            faults: minor.wrapping_add(major),
             utime,
             stime,
             cutime,
@@ -217,7 +223,7 @@ mod tests {
         assert_eq!(stat.id, Identity { pid: 4242, start: 987_654 });
         assert_eq!(stat.comm.as_bytes(), b"cat");
         assert_eq!((stat.state, stat.ppid, stat.num_threads, stat.rss), (b'S', 17, 7, 321));
-        assert_eq!((stat.nice, stat.blkio_delay), (-19, Some(420_000_000)));
+        assert_eq!((stat.nice, stat.blkio_delay, stat.faults), (-19, Some(420_000_000), 20));
         let times = [stat.utime, stat.stime, stat.cutime, stat.cstime];
         assert_eq!(times, [1_010_000_000, 1_020_000_000, 1_030_000_000, 1_040_000_000]);
     }
@@ -282,6 +288,7 @@ mod tests {
             assert_eq!(i64::try_from(ours.cstime / TICK).unwrap(), theirs.cstime);
             assert_eq!(i64::from(ours.num_threads), theirs.num_threads);
             assert_eq!(ours.rss, theirs.rss);
+            assert_eq!(ours.faults, theirs.minflt + theirs.majflt);
             assert_eq!(ours.exiting, theirs.flags & 4 != 0);
             assert_eq!(i64::from(ours.nice), theirs.nice);
             assert_eq!(ours.blkio_delay.map(|delay| delay / TICK), theirs.delayacct_blkio_ticks);

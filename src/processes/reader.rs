@@ -117,6 +117,10 @@ impl ProcessSource for Reader {
         Ok(self.proc.schedstat(pid)?.map(|schedstat| schedstat.oncpu))
     }
 
+    fn resident(&mut self, pid: u32) -> io::Result<Option<u64>> {
+        self.proc.resident(pid)
+    }
+
     fn leaderless_rss(&mut self, pid: u32) -> io::Result<Option<u64>> {
         self.proc.leaderless_rss(pid)
     }

@@ -40,6 +40,15 @@ pub trait ProcessSource: fmt::Debug {
     /// It cannot be read.
     fn leader_time(&mut self, pid: u32) -> io::Result<Option<u64>>;
 
+    /// Returns the resident pages of a process, exact where stat has an estimate. `Ok(None)` also where nothing but stat tells.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    fn resident(&mut self, pid: u32) -> io::Result<Option<u64>> {
+        let _ = pid;
+        Ok(None)
+    }
+
     /// Returns the resident pages of a process whose leader thread has exited while others live, of which stat says 0.
     ///
     /// # Errors
