@@ -52,8 +52,8 @@ pub struct Series {
     pub live: u64,
     /// Processes that are dead and not reaped.
     pub zombies: u64,
-    /// Their threads.
-    pub threads: u64,
+    /// Their threads, if they are known of all.
+    pub threads: Option<u64>,
     /// Their resident memory, bytes, if it is known of all.
     pub rss: Option<u64>,
     /// Whether cgroups carry its CPU.
@@ -152,7 +152,7 @@ impl Series {
             restarts: 0,
             live: 0,
             zombies: 0,
-            threads: 0,
+            threads: None,
             rss: None,
             metered: false,
             at: 0,
@@ -372,14 +372,14 @@ impl Series {
     }
 
     fn gauge(&mut self, reading: &Reading) {
-        (self.zombies, self.live, self.threads, self.rss) = (0, 0, 0, Some(0));
+        (self.zombies, self.live, self.threads, self.rss) = (0, 0, Some(0), Some(0));
         for sample in reading.members.iter().filter_map(|member| reading.samples.get(member.id)) {
-            match sample.threads {
-                Some(threads) => {
-                    self.live += 1;
-                    self.threads = self.threads.saturating_add(threads.into());
-                }
-                None => self.zombies += 1,
+            if sample.zombie {
+                self.zombies += 1;
+            } else {
+                self.live += 1;
+                self.threads =
+                    self.threads.zip(sample.threads).map(|(sum, threads)| sum.saturating_add(threads.into()));
             }
             self.rss = self.rss.zip(sample.rss).map(|(sum, rss)| sum.saturating_add(rss));
         }

@@ -186,7 +186,7 @@ impl Kernel {
     }
 
     fn stat(&self, pid: u32) -> Option<Stat> {
-        Stat::parse(self.stat_text(pid)?.as_bytes())
+        Stat::parse(self.stat_text(pid)?.as_bytes()).ok()
     }
 
     /// Makes /proc what it shows.

@@ -103,7 +103,9 @@ impl Busiest {
             if outcome != Outcome::Known(()) {
                 process.tasks = tasks; // as they were
             }
-            (process.own, process.unknown) = (stat.cpu().max(process.own), outcome == Outcome::Unknown);
+            let own = stat.known_cpu();
+            process.own = own.unwrap_or(0).max(process.own);
+            process.unknown = outcome == Outcome::Unknown || own.is_none();
             if is_first {
                 process.begin_interval(at); // what it did before is not known to be of this one
                 process.unknown_at_base |= self.begun.is_none();

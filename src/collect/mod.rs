@@ -3,6 +3,7 @@
 //! A process is read once, whatever series it is in. What only counts up is kept by identity from gather to gather, so that a
 //! series can take in what was gained.
 
+mod accounts;
 pub mod busiest;
 pub mod delay_accounting;
 pub mod procmaps;
@@ -12,6 +13,7 @@ mod resident;
 pub mod taskstat;
 pub mod thread;
 mod threads;
+mod unknown;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -19,7 +21,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Charge, Charges, Deaths, LastSight, Ledger, Unseen};
+use crate::account::{Charge, Charges, Deaths, LastSight, Unseen};
 use crate::encode::Tags;
 use crate::journal::Times;
 use crate::kernel::procfs::Proc;
@@ -29,6 +31,7 @@ use crate::log::{Complaints, Trouble};
 use crate::output::{Measurement, Output, PsstatField, Scope};
 use crate::processes::{ProcessSource, Processes};
 use crate::select::{Member, Selected};
+use accounts::{Accounts, Lacking};
 use busiest::Busiest;
 use delay_accounting::DelayAccounting;
 use procmaps::Procmaps;
@@ -200,7 +203,9 @@ pub struct Sample {
     pub complete: bool,
     /// Resident memory, bytes, if it could be read.
     pub rss: Option<u64>,
-    /// How many threads it has, unless it is dead and waits to be reaped.
+    /// Whether it is dead and waits to be reaped.
+    pub zombie: bool,
+    /// How many threads it has, if that is known.
     pub threads: Option<u32>,
 }
 
@@ -208,7 +213,7 @@ impl Sample {
     /// One of which nothing is known.
     fn of(id: Identity) -> Self {
         let (cpu, user, system) = Default::default();
-        Self { id, cpu, user, system, complete: false, rss: None, threads: None }
+        Self { id, cpu, user, system, complete: false, rss: None, zombie: false, threads: None }
     }
 }
 
@@ -277,7 +282,9 @@ pub struct Collectors {
     #[serde(skip)]
     resident: ResidentMemory,
     /// The members' accounts.
-    cpu: Ledger,
+    cpu: Accounts,
+    #[serde(skip)]
+    unknown: unknown::Said,
     procstat: Procstat,
     /// Kernel delay accounting.
     pub taskstat: Taskstat,
@@ -358,7 +365,8 @@ impl Collectors {
     /// taken for a member's when it reaps them.
     fn sample_cpu(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
         let stats: Vec<_> = look.processes.watched().collect();
-        let mut sights = Vec::with_capacity(stats.len());
+        self.unknown.complain(&stats, look);
+        let (mut sights, mut lacking) = (Vec::with_capacity(stats.len()), Lacking::new());
         let mut samples = Samples { all: Vec::with_capacity(stats.len()), gone: Vec::new() };
         let mut resident = self.resident.begin(stats.len(), at);
         for stat in &stats {
@@ -366,15 +374,16 @@ impl Collectors {
                 let what = "Something of some processes cannot be read, and is left out";
                 look.complaints.add(Trouble::of(&error), format!("{what}: {error}"));
             };
-            let sight = psstat::sight(stat, look.processes, look.source, &mut complain);
-            let rss = resident.bytes_of(stat, look.source).map_err(complain).ok();
-            let complete = sight.newborn || self.cpu.knows(sight.id);
-            let threads = (!stat.is_zombie()).then_some(stat.num_threads);
-            samples.all.push(Sample { complete, rss, threads, ..Sample::of(stat.id) });
+            let (sight, lacks) = psstat::sight(stat, look.processes, look.source, &mut complain);
+            let rss = resident.bytes_of(stat, look.source).map_err(complain).ok().flatten();
+            let complete = sight.newborn || self.cpu.knows(stat.id);
+            let (zombie, threads) = (stat.is_zombie(), stat.known_threads());
+            samples.all.push(Sample { complete, rss, zombie, threads, ..Sample::of(stat.id) });
             sights.push(sight);
+            lacking.extend(Some((stat.id, lacks)).filter(|(_, lacks)| lacks.any()));
         }
         let presence = |id| look.processes.presence(id);
-        let charges = self.cpu.settle(&sights, &deaths(look.processes, |times| times.cpu), presence);
+        let charges = self.cpu.settle(&sights, &lacking, &deaths(look.processes, |times| times.cpu), presence);
         samples.take_in(charges, |sample, charge| sample.cpu = charge);
         if plan.processes.iter().any(|(_, needs)| needs.procstat) {
             let user = deaths(look.processes, |times| times.user);

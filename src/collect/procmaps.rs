@@ -366,8 +366,16 @@ mod tests {
             let mut look = Look { processes, proc, source, taskstats, complaints };
             let rss = |id: &Identity| self.processes.get_exactly(*id).map(|stat| stat.rss * 4096);
             let (cpu, user, system) = Default::default();
-            let sample =
-                |id: &Identity| Sample { id: *id, cpu, user, system, complete: true, rss: rss(id), threads: None };
+            let sample = |id: &Identity| Sample {
+                id: *id,
+                cpu,
+                user,
+                system,
+                complete: true,
+                rss: rss(id),
+                zombie: false,
+                threads: None,
+            };
             self.samples = Samples { all: ids.iter().map(sample).collect(), ..Samples::default() };
             self.procmaps.sample(&series, &self.samples, self.bounds, second * SECOND, &mut look);
             self.complaints = complaints.iter().map(|(_, complaint)| complaint).collect();

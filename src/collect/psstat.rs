@@ -2,9 +2,10 @@
 
 use std::io;
 
+use super::accounts::Lacks;
 use crate::account::Sight;
 use crate::kernel::procfs::Proc;
-use crate::kernel::stat::Stat;
+use crate::kernel::stat::{Field, Stat};
 use crate::log::{Complaints, Trouble};
 use crate::processes::{ProcessSource, Processes};
 
@@ -14,21 +15,23 @@ use crate::processes::{ProcessSource, Processes};
 /// the ns, is a lower bound too, and is read where it can matter: for the dead and for the young. So is the exit record of one
 /// that is dead, with all its threads in it.
 ///
-/// Where schedstat cannot be read, the ticks stand alone; `complain` hears why.
-pub fn sight(
+/// Where schedstat cannot be read, the ticks stand alone; `complain` hears why. Where the ticks are unknown, schedstat stands for them, if
+/// there is no other thread.
+pub(super) fn sight(
     stat: &Stat,
     processes: &Processes,
     source: &mut dyn ProcessSource,
     complain: impl FnOnce(io::Error),
-) -> Sight {
-    let matters = stat.is_zombie() || processes.is_young(stat.id);
+) -> (Sight, Lacks) {
+    let ticks = stat.known_cpu();
+    let matters = stat.is_zombie() || processes.is_young(stat.id) || ticks.is_none();
     let exact = if matters { source.leader_time(stat.id.pid) } else { Ok(None) };
     let exact = exact.unwrap_or_else(|error| {
         complain(error);
         None
     });
     let recorded = processes.record(stat.id);
-    Sight {
+    let sight = Sight {
         id: stat.id,
         ppid: stat.ppid,
         origin: processes.origin(stat),
@@ -37,7 +40,11 @@ pub fn sight(
         zombie: stat.is_zombie(),
         newborn: processes.is_newborn(stat.id),
         stale: processes.is_stale(stat.id),
-    }
+    };
+    // Some kernels have the file, and count nothing.
+    let is_exact = exact.is_some_and(|exact| exact > 0) && !stat.may_have_threads();
+    let knows_reaped = stat.knows(Field::Cutime) && stat.knows(Field::Cstime);
+    (sight, Lacks { own: ticks.is_none() && !is_exact, reaped: !knows_reaped })
 }
 
 /// MemTotal, which hardly ever changes and costs as much as ten processes to read.

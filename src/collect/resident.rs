@@ -11,7 +11,7 @@ use std::iter::Peekable;
 use std::vec::IntoIter;
 
 use crate::account::take_known;
-use crate::kernel::stat::{Identity, Stat, TICK};
+use crate::kernel::stat::{Field, Identity, Stat, TICK};
 use crate::processes::ProcessSource;
 
 /// After this time statm is read although nothing has changed, ns.
@@ -55,13 +55,13 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Returns the resident memory of a process, bytes. One that is dead has none.
+    /// Returns the resident memory of a process, bytes, if it is known. One that is dead has none.
     ///
     /// # Errors
     /// A file of it cannot be read; the process being gone is no error.
-    pub(super) fn bytes_of(&mut self, stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<u64> {
+    pub(super) fn bytes_of(&mut self, stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<Option<u64>> {
         if stat.is_zombie() {
-            return Ok(0);
+            return Ok(Some(0));
         }
         #[allow(clippy::cast_possible_truncation)] // only compared
         let (estimate, activity) = (stat.rss as u32, activity(stat));
@@ -73,10 +73,13 @@ impl Asking<'_> {
         });
         let resident = match still {
             Some(resident) => resident,
-            None => Resident { id: stat.id, estimate, read: self.at, activity, pages: pages(stat, source)? },
+            None => {
+                let Some(pages) = pages(stat, source)? else { return Ok(None) };
+                Resident { id: stat.id, estimate, read: self.at, activity, pages }
+            }
         };
         self.now.push(resident);
-        Ok(resident.pages.saturating_mul(rustix::param::page_size() as u64))
+        Ok(Some(resident.pages.saturating_mul(rustix::param::page_size() as u64)))
     }
 }
 
@@ -86,11 +89,12 @@ fn activity(stat: &Stat) -> u64 {
 }
 
 /// Where there is no statm, it is what stat says: the process is gone, or the host is made up.
-fn pages(stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<u64> {
+fn pages(stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<Option<u64>> {
     if stat.is_leaderless() {
-        return Ok(source.leaderless_rss(stat.id.pid)?.unwrap_or(0));
+        return Ok(Some(source.leaderless_rss(stat.id.pid)?.unwrap_or(0)));
     }
-    Ok(source.resident(stat.id.pid)?.unwrap_or(stat.rss))
+    let estimate = stat.knows(Field::Rss).then_some(stat.rss);
+    Ok(source.resident(stat.id.pid)?.or(estimate))
 }
 
 #[cfg(test)]
@@ -143,7 +147,7 @@ mod tests {
     }
 
     fn gather(memory: &mut ResidentMemory, at: u64, stat: &Stat, source: &mut Statm) -> u64 {
-        memory.begin(1, at).bytes_of(stat, source).unwrap() / rustix::param::page_size() as u64
+        memory.begin(1, at).bytes_of(stat, source).unwrap().unwrap() / rustix::param::page_size() as u64
     }
 
     #[test]

@@ -119,7 +119,8 @@ impl Taskstat {
         let earlier = self.counters.last(id).map(|Counts(values)| values[BLKIO_DELAY]);
         let [now, before, _] = processes.listings().map(Option::unwrap_or_default);
         let since = if earlier.is_some() { before } else { id.start.saturating_mul(TICK) };
-        let threads = processes.get_exactly(id).map_or(1, |stat| u64::from(stat.num_threads.max(1)));
+        let threads =
+            processes.get_exactly(id).map_or(1, |stat| u64::from(stat.known_threads().unwrap_or(u32::MAX).max(1)));
         let earlier = earlier.unwrap_or(0);
         let gained = delay.saturating_sub(earlier);
         if !is_since_boot(gained, now.saturating_sub(since).saturating_mul(threads), at) {

@@ -10,7 +10,7 @@ use super::{Bounds, Look, Needs};
 use crate::account::{Counter, Counters, Outcome, take_known};
 use crate::encode::Value;
 use crate::kernel::procfs::{Proc, Schedstat};
-use crate::kernel::stat::{Identity, Stat};
+use crate::kernel::stat::{Field, Identity, Stat};
 use crate::kernel::taskstats::is_since_boot;
 
 /// The fields: ns, ns, ns, count.
@@ -226,8 +226,14 @@ fn sight(
     tid: u32,
     counts: impl Fn(i8) -> bool,
 ) -> io::Result<Option<Sight>> {
-    let stat = if process.num_threads > 1 { proc.thread_stat(process.id.pid, tid)? } else { Some(*process) };
-    let Some(Stat { id, nice, blkio_delay, .. }) = stat else { return Ok(None) };
+    let stat = if process.may_have_threads() { proc.thread_stat(process.id.pid, tid)? } else { Some(*process) };
+    let Some(stat) = stat else { return Ok(None) };
+    if let Some(field) = [Field::Nice, Field::BlkioDelay].into_iter().find(|field| !stat.knows(*field)) {
+        let (number, name) = field.number_and_name();
+        let what = format!("process {tid} ({}): field {number} of its stat, {name}, is no number", stat.comm.to_text());
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
+    }
+    let Stat { id, nice, blkio_delay, .. } = stat;
     let mut counted = None;
     if counts(nice) {
         let Schedstat { oncpu, waiting, slices } = reader.schedstat(proc, process, tid)?.unwrap_or_default();

@@ -35,7 +35,7 @@ impl Reader {
             return Outcome::Unknown;
         }
         let listed =
-            if stat.num_threads > 1 { look.proc.threads(id.pid, &mut self.tids) } else { Ok(self.only(id.pid)) };
+            if stat.may_have_threads() { look.proc.threads(id.pid, &mut self.tids) } else { Ok(self.only(id.pid)) };
         let tids = std::mem::take(&mut self.tids);
         let read = match listed {
             Ok(Some(())) => tids.iter().try_for_each(|tid| visit(self, look.proc, stat, *tid)).map(Some),
@@ -63,7 +63,7 @@ impl Reader {
     /// How a thread was scheduled. `None`: it is gone, or the kernel does not say.
     pub(super) fn schedstat(&mut self, proc: &mut Proc, process: &Stat, tid: u32) -> io::Result<Option<Schedstat>> {
         let pid = process.id.pid;
-        let is_one_of_many = process.num_threads > 1;
+        let is_one_of_many = process.may_have_threads();
         let schedstat = if is_one_of_many { proc.thread_schedstat(pid, tid)? } else { proc.schedstat(pid)? };
         if schedstat.is_none() && !self.lacks_schedstat {
             let still = if is_one_of_many { proc.thread_stat(pid, tid)? } else { proc.stat_of(process.id)? };

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{Mode, OFlags, PROC_SUPER_MAGIC, RawDir, SeekFrom, fstatfs, openat, readlinkat, seek};
 use rustix::io::{pread, read};
 
-use super::stat::{Identity, Stat, decimal};
+use super::stat::{Field, Identity, NoStat, Stat, decimal};
 use super::{test_kill, unless_gone};
 
 /// How often something is read that changes while it is.
@@ -21,7 +21,7 @@ const CMDLINE_MAX: usize = 64 * 1024;
 
 /// An open `/proc/<pid>/stat`: reading it again costs about half of opening it anew, and 4.7 kB of kernel memory.
 #[derive(Debug)]
-pub struct StatFile(OwnedFd);
+pub struct StatFile(OwnedFd, u32);
 
 /// An open `/proc/<pid>/schedstat`.
 #[derive(Debug)]
@@ -102,7 +102,7 @@ impl Proc {
     /// # Errors
     /// Opening failed for another reason than that the process is gone.
     pub fn open_stat(&self, pid: u32) -> io::Result<Option<StatFile>> {
-        Ok(unless_gone(self.open_at(&FilePath::process(pid, "stat"), OFlags::empty()))?.map(StatFile))
+        Ok(unless_gone(self.open_at(&FilePath::process(pid, "stat"), OFlags::empty()))?.map(|fd| StatFile(fd, pid)))
     }
 
     /// Reads an open `/proc/<pid>/stat`. A process that is gone, or is being released, is gone for good, even if its pid is used
@@ -112,7 +112,7 @@ impl Proc {
     /// Reading failed for another reason than that the process is gone.
     pub fn stat(&mut self, file: &StatFile) -> io::Result<Option<Stat>> {
         let text = self.read_again(&file.0)?;
-        let stat = text.map(|text| Stat::parse(text).ok_or_else(|| is_no("stat"))).transpose()?;
+        let stat = text.map(|text| Stat::parse(text).map_err(|error| is_no_stat(file.1, &error))).transpose()?;
         Ok(stat.filter(|stat| !stat.is_being_released()))
     }
 
@@ -172,7 +172,21 @@ impl Proc {
     /// Reading failed for another reason than that the thread is gone, or it does not parse.
     pub fn thread_stat(&mut self, pid: u32, tid: u32) -> io::Result<Option<Stat>> {
         let text = self.read(&FilePath::thread(pid, tid, "stat"))?;
-        text.map(|text| Stat::parse(text).ok_or_else(|| is_no("stat"))).transpose()
+        text.map(|text| Stat::parse(text).map_err(|error| is_no_stat(tid, &error))).transpose()
+    }
+
+    /// The fields of `/proc/<pid>/stat` that are not numbers that they can have, and what is there instead. None if the process is gone, or
+    /// has none now.
+    ///
+    /// # Errors
+    /// Reading failed for another reason than that the process is gone, or it does not parse.
+    pub fn unknown_fields(&mut self, pid: u32) -> io::Result<Vec<(Field, String)>> {
+        let mut unknown = Vec::new();
+        if let Some(text) = self.read(&FilePath::process(pid, "stat"))? {
+            Stat::parse_and_tell(text, |field, text| unknown.push((field, text)))
+                .map_err(|error| is_no_stat(pid, &error))?;
+        }
+        Ok(unknown)
     }
 
     /// Proportional set size: resident memory in which each page counts by its share, bytes. "Pss:" of
@@ -407,6 +421,11 @@ fn is_no(kind: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, format!("this is not a {kind} file"))
 }
 
+/// The pid is that of a process or thread.
+fn is_no_stat(pid: u32, error: &NoStat) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, format!("process {pid}: {error}"))
+}
+
 /// The second number of statm: pages.
 fn resident(statm: &[u8]) -> Option<u64> {
     words(statm).nth(1).and_then(decimal)
@@ -567,7 +586,12 @@ mod tests {
         std::fs::write(root.path().join("7/stat"), "not a stat").unwrap();
         let mut proc = Proc::open(root.path()).unwrap();
         let file = proc.open_stat(7).unwrap().unwrap();
-        assert_eq!(proc.stat(&file).unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let error = proc.stat(&file).unwrap_err();
+        assert_eq!(
+            (error.kind(), error.to_string().contains("process 7:")),
+            (io::ErrorKind::InvalidData, true),
+            "{error}"
+        );
     }
 
     #[test]

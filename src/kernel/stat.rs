@@ -6,6 +6,7 @@ use std::borrow::Cow;
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
+use thiserror::Error;
 
 /// Nanoseconds of one tick: USER_HZ is 100 in every Linux ABI that has Rust, and sysconf(3) says no other.
 pub const TICK: u64 = 10_000_000;
@@ -63,7 +64,99 @@ impl fmt::Debug for Comm {
     }
 }
 
-/// What is kept of one `/proc/<pid>/stat`. Times and counts are of the whole thread group.
+/// A field of stat that the rest can do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Field {
+    /// Field 9.
+    Flags,
+    /// Field 14.
+    Utime,
+    /// Field 15.
+    Stime,
+    /// Field 16.
+    Cutime,
+    /// Field 17.
+    Cstime,
+    /// Field 19.
+    Nice,
+    /// Field 20.
+    NumThreads,
+    /// Field 24.
+    Rss,
+    /// Field 42.
+    BlkioDelay,
+}
+
+impl Field {
+    /// Number and name, as in proc(5).
+    #[must_use]
+    pub fn number_and_name(self) -> (u8, &'static str) {
+        match self {
+            Self::Flags => (9, "flags"),
+            Self::Utime => (14, "utime"),
+            Self::Stime => (15, "stime"),
+            Self::Cutime => (16, "cutime"),
+            Self::Cstime => (17, "cstime"),
+            Self::Nice => (19, "nice"),
+            Self::NumThreads => (20, "num_threads"),
+            Self::Rss => (24, "rss"),
+            Self::BlkioDelay => (42, "delayacct_blkio_ticks"),
+        }
+    }
+}
+
+/// Fields whose text is not a number that they can have: some kernels write a negative cutime, or one of 20 digits.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Unknown(u16);
+
+impl Unknown {
+    fn add(&mut self, field: Field) {
+        self.0 |= 1 << field as u8;
+    }
+
+    /// Whether there is no such field.
+    #[must_use]
+    pub fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+}
+
+/// Why a text is not a stat file: without these fields nobody knows whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum NoStat {
+    /// It has no comm.
+    #[error("this is not a stat file")]
+    NoComm,
+    /// It ends before a field.
+    #[error("its stat ends before field {0}")]
+    Short(u8),
+    /// A field is not a number that it can have.
+    #[error("field {number} of its stat, {name}, is {text:?}")]
+    Field {
+        /// As in proc(5).
+        number: u8,
+        /// As in proc(5).
+        name: &'static str,
+        /// What is there instead.
+        text: String,
+    },
+}
+
+impl NoStat {
+    fn field(number: u8, name: &'static str, text: &[u8]) -> Self {
+        Self::Field { number, name, text: shown(text) }
+    }
+}
+
+/// A field's text, as far as it tells anything.
+fn shown(text: &[u8]) -> String {
+    const LONGEST: usize = 40;
+    String::from_utf8_lossy(text.get(..LONGEST).unwrap_or(text)).into_owned()
+}
+
+/// What is kept of one `/proc/<pid>/stat`. Times and counts are of the whole thread group. What is `unknown` says nothing: as a number it
+/// is one that does no harm, since a counter that falls is taken for one that stands still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// Fields 1 and 22: pid and starttime.
@@ -95,6 +188,8 @@ pub struct Stat {
     /// Field 42: delayacct_blkio_ticks (Linux 2.6.18), what the leader thread has waited for block devices, ns in steps of a
     /// tick. 0 without delay accounting.
     pub blkio_delay: Option<u64>,
+    /// Those of the fields that are not known.
+    pub unknown: Unknown,
 }
 
 impl Stat {
@@ -104,52 +199,120 @@ impl Stat {
         format!("process {} ({})", self.id.pid, self.comm.to_text())
     }
 
-    /// Parses the file's bytes. `None`: this is not a stat file.
+    /// Parses the file's bytes.
     ///
     /// comm may hold spaces, parentheses and newlines: it runs from the first '(' to the last ')'.
-    #[must_use]
-    pub fn parse(text: &[u8]) -> Option<Self> {
-        let open = text.iter().position(|b| *b == b'(')?;
-        let close = text.iter().rposition(|b| *b == b')')?;
-        let pid = decimal(text.get(..open)?.trim_ascii())?;
-        let comm = Comm::new(text.get(open + 1..close)?);
-        let mut fields = text.get(close + 1..)?.trim_ascii().split(|b| *b == b' '); // from field 3 on
-        let state = *fields.next()?.first()?;
-        let ppid = decimal(fields.next()?)?;
-        let mut fields = fields.skip(4); // fields 5 to 8
-        let exiting = decimal(fields.next()?)? & PF_EXITING != 0;
-        let minor = fields.next().and_then(decimal).unwrap_or(0);
-        let mut fields = fields.skip(1); // cminflt
-        let major = fields.next().and_then(decimal).unwrap_or(0);
-        let mut fields = fields.skip(1); // cmajflt
-        let utime = ticks(fields.next()?)?;
-        let stime = ticks(fields.next()?)?;
-        let cutime = ticks(fields.next()?)?;
-        let cstime = ticks(fields.next()?)?;
-        let mut fields = fields.skip(1); // priority
-        let nice = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
-        let num_threads = decimal(fields.next()?)?;
-        let mut fields = fields.skip(1); // itrealvalue
-        let start = decimal(fields.next()?)?;
-        let mut fields = fields.skip(1); // vsize
-        let rss = decimal(fields.next()?)?;
-        let blkio_delay = fields.nth(17).and_then(ticks); // after fields 25 to 41
-        Some(Self {
-            id: Identity { pid: u32::try_from(pid).ok()?, start },
+    ///
+    /// # Errors
+    /// It does not say which process it is of, or how that is related to others, or it is cut short.
+    pub fn parse(text: &[u8]) -> Result<Self, NoStat> {
+        Self::parse_and_tell(text, |_, _| {})
+    }
+
+    /// The same; `tell` hears the fields that are unknown, and what is there instead.
+    ///
+    /// # Errors
+    /// Those of [`Stat::parse`].
+    pub fn parse_and_tell(text: &[u8], mut tell: impl FnMut(Field, String)) -> Result<Self, NoStat> {
+        let open = text.iter().position(|b| *b == b'(').ok_or(NoStat::NoComm)?;
+        let close = text.iter().rposition(|b| *b == b')').ok_or(NoStat::NoComm)?;
+        let pid = text.get(..open).ok_or(NoStat::NoComm)?.trim_ascii();
+        let pid = narrow(decimal(pid)).ok_or_else(|| NoStat::field(1, "pid", pid))?;
+        let comm = Comm::new(text.get(open + 1..close).ok_or(NoStat::NoComm)?);
+        let rest = text.get(close + 1..).ok_or(NoStat::NoComm)?.trim_ascii();
+        let mut fields = Fields { rest: rest.split(|b| *b == b' '), next: 3 };
+        let state = fields.next()?;
+        let [state] = *state else { return Err(NoStat::field(3, "state", state)) };
+        let ppid = fields.next()?;
+        let ppid = narrow(decimal(ppid)).ok_or_else(|| NoStat::field(4, "ppid", ppid))?;
+        let mut unknown = Unknown::default();
+        let mut note = |field: Field, text: &[u8]| {
+            unknown.add(field);
+            tell(field, shown(text));
+        };
+        let flags = fields.nth(9)?;
+        let flags = decimal(flags).unwrap_or_else(|| {
+            note(Field::Flags, flags);
+            0
+        });
+        let minor = decimal(fields.nth(10)?).unwrap_or(0);
+        let major = decimal(fields.nth(12)?).unwrap_or(0);
+        fields.skip_to(14)?;
+        let mut times = [0; 4];
+        for (time, field) in times.iter_mut().zip([Field::Utime, Field::Stime, Field::Cutime, Field::Cstime]) {
+            let text = fields.next()?;
+            match ticks(text) {
+                Some(known) => *time = known,
+                None => note(field, text),
+            }
+        }
+        let [utime, stime, cutime, cstime] = times;
+        let text = fields.nth(19)?;
+        let nice = signed(text).unwrap_or_else(|| {
+            note(Field::Nice, text);
+            0
+        });
+        let text = fields.next()?;
+        let num_threads = narrow(decimal(text)).unwrap_or_else(|| {
+            note(Field::NumThreads, text);
+            1 // one that has none is being released
+        });
+        let start = fields.nth(22)?;
+        let start = decimal(start).ok_or_else(|| NoStat::field(22, "starttime", start))?;
+        let text = fields.nth(24)?;
+        let rss = decimal(text).unwrap_or_else(|| {
+            note(Field::Rss, text);
+            0
+        });
+        let blkio_delay = fields.nth(42).ok().and_then(|text| {
+            let delay = ticks(text);
+            if delay.is_none() {
+                note(Field::BlkioDelay, text);
+            }
+            delay
+        });
+        let (id, exiting, faults) = (Identity { pid, start }, flags & PF_EXITING != 0, minor.wrapping_add(major));
+        Ok(Self {
+            id,
             comm,
             state,
-            ppid: u32::try_from(ppid).ok()?,
+            ppid,
             exiting,
-            faults: minor.wrapping_add(major),
+            faults,
             utime,
             stime,
             cutime,
             cstime,
             nice,
-            num_threads: u32::try_from(num_threads).ok()?,
+            num_threads,
             rss,
             blkio_delay,
+            unknown,
         })
+    }
+
+    /// Whether a field is known.
+    #[must_use]
+    pub fn knows(&self, field: Field) -> bool {
+        self.unknown.0 & 1 << field as u8 == 0
+    }
+
+    /// Fields 14 and 15, if both are known: CPU of the thread group, ns.
+    #[must_use]
+    pub fn known_cpu(&self) -> Option<u64> {
+        (self.knows(Field::Utime) && self.knows(Field::Stime)).then(|| self.cpu())
+    }
+
+    /// Field 20, num_threads, if it is known.
+    #[must_use]
+    pub fn known_threads(&self) -> Option<u32> {
+        self.knows(Field::NumThreads).then_some(self.num_threads)
+    }
+
+    /// Whether it may have threads besides the leader.
+    #[must_use]
+    pub fn may_have_threads(&self) -> bool {
+        self.known_threads().is_none_or(|threads| threads > 1)
     }
 
     /// Fields 14 and 15: CPU of the thread group, ns.
@@ -179,6 +342,43 @@ impl Stat {
     }
 }
 
+/// The fields after comm.
+struct Fields<'a, F: FnMut(&u8) -> bool> {
+    rest: std::slice::Split<'a, u8, F>,
+    /// The number of the one that comes next.
+    next: u8,
+}
+
+impl<'a, F: FnMut(&u8) -> bool> Fields<'a, F> {
+    fn next(&mut self) -> Result<&'a [u8], NoStat> {
+        let text = self.rest.next().ok_or(NoStat::Short(self.next))?;
+        self.next += 1;
+        Ok(text)
+    }
+
+    /// The one with this number.
+    fn nth(&mut self, number: u8) -> Result<&'a [u8], NoStat> {
+        self.skip_to(number)?;
+        self.next()
+    }
+
+    /// That one will come next.
+    fn skip_to(&mut self, number: u8) -> Result<(), NoStat> {
+        while self.next < number {
+            self.next()?;
+        }
+        Ok(())
+    }
+}
+
+fn narrow(number: Option<u64>) -> Option<u32> {
+    number.and_then(|number| u32::try_from(number).ok())
+}
+
+fn signed(field: &[u8]) -> Option<i8> {
+    std::str::from_utf8(field).ok()?.parse().ok()
+}
+
 /// A number of ticks, as ns.
 fn ticks(field: &[u8]) -> Option<u64> {
     decimal(field)?.checked_mul(TICK)
@@ -200,7 +400,7 @@ pub(super) fn decimal(field: &[u8]) -> Option<u64> {
 }
 
 #[cfg(test)]
-#[allow(clippy::unwrap_used)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
     use super::*;
     use ::procfs::FromRead;
@@ -226,6 +426,49 @@ mod tests {
         assert_eq!((stat.nice, stat.blkio_delay, stat.faults), (-19, Some(420_000_000), 20));
         let times = [stat.utime, stat.stime, stat.cutime, stat.cstime];
         assert_eq!(times, [1_010_000_000, 1_020_000_000, 1_030_000_000, 1_040_000_000]);
+    }
+
+    /// Every field that is read, as no kernel should write it, in an else sound line.
+    #[test]
+    fn a_field_that_is_no_number_is_unknown_and_the_rest_is_not() {
+        let whole = text(b"cat");
+        let fields: Vec<_> = std::str::from_utf8(&whole).unwrap().trim_end().split(' ').collect();
+        let with = |number: usize, text: &str| {
+            let mut fields = fields.clone();
+            fields[number - 1] = text;
+            let mut told = Vec::new();
+            let stat = Stat::parse_and_tell(fields.join(" ").as_bytes(), |field, text| told.push((field, text)));
+            (stat, told)
+        };
+        let (sound, told) = with(3, "S");
+        let sound = sound.unwrap();
+        assert!(told.is_empty() && sound.unknown.is_empty());
+        let most = u64::MAX.to_string();
+        let lost = "-9223372036854775808";
+        let cases = [
+            (Field::Flags, lost, Stat { exiting: false, ..sound }),
+            (Field::Utime, "-1", Stat { utime: 0, ..sound }),
+            (Field::Stime, &most, Stat { stime: 0, ..sound }),
+            (Field::Cutime, lost, Stat { cutime: 0, ..sound }),
+            (Field::Cstime, "x", Stat { cstime: 0, ..sound }),
+            (Field::Nice, "128", Stat { nice: 0, ..sound }),
+            (Field::NumThreads, "4294967296", Stat { num_threads: 1, ..sound }),
+            (Field::Rss, "-3", Stat { rss: 0, ..sound }),
+            (Field::BlkioDelay, "-1", Stat { blkio_delay: None, ..sound }),
+        ];
+        for (field, text, expected) in cases {
+            let (number, name) = field.number_and_name();
+            let (stat, told) = with(number.into(), text);
+            let stat = stat.unwrap();
+            assert_eq!(Stat { unknown: sound.unknown, ..stat }, expected, "{name}");
+            assert!(!stat.knows(field) && told == [(field, text.to_owned())], "{name}: {told:?}");
+        }
+        for (number, name, text) in
+            [(1, "pid", "4294967296"), (3, "state", "17"), (4, "ppid", "-1"), (22, "starttime", lost)]
+        {
+            let refused = NoStat::field(number, name, text.as_bytes());
+            assert_eq!(with(number.into(), text).0.unwrap_err(), refused, "{name} {text}");
+        }
     }
 
     #[test]
@@ -260,7 +503,7 @@ mod tests {
         let all = Stat::parse(&whole).unwrap();
         for length in 0..whole.len() {
             // Cut inside rss or field 42 the number is shorter: a read(2) of a stat file is never cut.
-            if let Some(cut) = Stat::parse(whole.get(..length).unwrap()) {
+            if let Ok(cut) = Stat::parse(whole.get(..length).unwrap()) {
                 assert_eq!(Stat { rss: all.rss, blkio_delay: all.blkio_delay, ..cut }, all, "cut at {length}");
             }
         }

@@ -468,6 +468,12 @@ impl Processes {
         self.stale.binary_search(&id.pid).is_ok()
     }
 
+    /// Whether a scan found a process with this pid of which nothing could be read, now or before.
+    #[must_use]
+    pub fn is_unreadable(&self, pid: u32) -> bool {
+        self.stale.binary_search(&pid).is_ok() && self.get(pid).is_none()
+    }
+
     /// Whether a process was born since the gather before this one (never so on the first).
     #[must_use]
     pub fn is_newborn(&self, id: Identity) -> bool {

@@ -180,5 +180,7 @@ impl ProcessSource for Reader {
 /// zombie something is done: it is waited for.)
 fn sleeps(now: &Stat, before: &Stat) -> bool {
     let used = |stat: &Stat| [stat.utime, stat.stime, stat.cutime, stat.cstime];
-    now.id == before.id && now.num_threads == 1 && now.state != b'R' && !now.is_zombie() && used(now) == used(before)
+    let is_known = now.unknown.is_empty() && before.unknown.is_empty();
+    let sleeps = now.num_threads == 1 && now.state != b'R' && !now.is_zombie();
+    is_known && now.id == before.id && sleeps && used(now) == used(before)
 }

@@ -28,8 +28,8 @@ pub(super) fn lookup<'a>(pids: &[u32], view: &mut View<'a>) -> Found<'a> {
                 found.hidden = true;
                 view.complaints.add(Trouble::Denied, hidden(*pid));
             }
-            // Born after the listing: saying that it is not there would be wrong.
-            None if view.proc.is_process(*pid) => found.incomplete = true,
+            // Not to be read, or born after the listing: saying that it is not there would be wrong.
+            None if view.processes.is_unreadable(*pid) || view.proc.is_process(*pid) => found.incomplete = true,
             None => found.awaited = true,
         }
     }

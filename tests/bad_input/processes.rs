@@ -1,6 +1,7 @@
 //! Processes that come, go and change between two looks at them, and a /proc that is not as it should be.
 //! A made-up /proc makes the moments certain.
 
+use std::io::Write;
 use std::process::Command;
 
 use crate::support::{Plugin, command, field};
@@ -152,7 +153,7 @@ fn parents_that_go_round_in_a_circle() {
     assert_stops_well(plugin);
 }
 
-/// What cannot be parsed costs its own process only.
+/// What cannot be parsed costs its own process only: that exists, and nothing is said of it.
 #[test]
 fn a_stat_that_is_none() {
     let whole = Stat::old(WEB, "web").text();
@@ -170,16 +171,107 @@ fn a_stat_that_is_none() {
         b"\0\xff\xfe\x80 (\xff) \xff",
         &[b'9'; 100_000],
     ];
-    let fake = FakeProc::new();
-    let mut plugin = Plugin::start(watching(&fake));
     for text in texts {
+        let fake = FakeProc::new();
         fake.write("123/stat", text);
-        let line = gather(&mut plugin);
-        assert_fields(&line, &[("n_proc", "0i"), ("cpu_time", "0i")]);
+        let mut plugin = Plugin::start(watching(&fake));
+        for _ in 0..2 {
+            let [line] = &plugin.gather(1)[..] else { unreachable!() };
+            assert!(line.contains("process_name=good "), "{line}");
+        }
+        fake.put(&Stat::old(WEB, "web"));
+        assert_fields(&gather(&mut plugin), &[("n_proc", "1i"), ("cpu_time", "0i")]);
+        let stderr = assert_stops_well(plugin);
+        let [line] = &stderr[..] else { panic!("{text:?}: {stderr:?}") };
+        assert!(line.starts_with("W! ") && line.contains("process 123"), "{line}");
     }
-    fake.put(&Stat::old(WEB, "web"));
-    assert_fields(&gather(&mut plugin), &[("n_proc", "1i")]);
-    assert_stops_well(plugin);
+}
+
+/// What a process is cannot be guessed: the message says which field of whom it is.
+#[test]
+fn a_stat_that_does_not_say_whose_it_is() {
+    let cases = [(1, "pid", "-123"), (4, "ppid", "-1"), (22, "starttime", "18446744073709551616")];
+    for (number, name, text) in cases {
+        let fake = FakeProc::new();
+        fake.put(&Stat::old(WEB, "web"));
+        spoil(&fake, number, text);
+        let mut plugin = Plugin::start(watching(&fake));
+        plugin.gather(1);
+        let stderr = assert_stops_well(plugin);
+        let [line] = &stderr[..] else { panic!("{name}: {stderr:?}") };
+        let parts = ["process 123", &format!("field {number} of its stat, {name}, is {text:?}")];
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
+}
+
+/// A field of `web`'s stat is this text from now on.
+fn spoil(fake: &FakeProc, number: usize, text: &str) {
+    let path = fake.path().join("123/stat");
+    let stat = std::fs::read_to_string(&path).unwrap();
+    let mut fields: Vec<_> = stat.trim_end().split(' ').collect();
+    fields[number - 1] = text;
+    std::fs::write(&path, fields.join(" ")).unwrap();
+}
+
+/// A field that no process can have is unknown, as long as it is so; it is named once, whatever it is; the rest counts.
+#[test]
+fn a_field_that_is_no_number_costs_itself_only() {
+    const LOST: &str = "-9223372036854775808"; // as some kernels write cutime
+    let cases = [
+        (14, "utime", LOST, Some("1i")),
+        (15, "stime", "-1", Some("1i")),
+        (16, "cutime", LOST, Some("1i")),
+        (17, "cstime", "18446744073709551616", Some("1i")),
+        (19, "nice", "4000", Some("1i")),
+        (20, "num_threads", "-1", None),
+        (24, "rss", "-12", Some("1i")),
+        (42, "delayacct_blkio_ticks", LOST, Some("1i")),
+    ];
+    for (number, name, text, threads) in cases {
+        let fake = FakeProc::new();
+        let web = Stat { utime: 100, ..Stat::old(WEB, "web") };
+        fake.put(&web);
+        spoil(&fake, number, text);
+        fake.put(&Stat::old(100, "good"));
+        let mut config = tempfile::NamedTempFile::new().unwrap();
+        let all = "collect = [\"procstat\", \"psstat\"]\npsstat_fields = [\"all\"]";
+        let target = "[[inputs.taskstats.target]]\nname = \"web\"\npid = 123";
+        write!(config, "[[inputs.taskstats]]\n{all}\n{target}\n").unwrap();
+        let mut command = command();
+        command.arg("--proc-root").arg(fake.path()).arg("--config").arg(config.path());
+        let mut plugin = Plugin::start(command);
+        let mut gather = || {
+            let lines = plugin.gather(2);
+            let of = |measurement: &str| lines.iter().find(|line| line.starts_with(measurement)).unwrap().clone();
+            (of("psstat,"), of("procstat,"))
+        };
+        gather(); // the base is taken now
+        // What is not known of it at first is no base for what is.
+        let is_own = ["utime", "stime"].contains(&name);
+        for utime in [150, 170] {
+            fake.put(&Stat { utime, ..web });
+            // Another text each time, which is said once.
+            spoil(&fake, number, &if utime == 170 && number == 24 { "-13".to_owned() } else { text.to_owned() });
+            let (psstat, procstat) = gather();
+            assert_fields(&psstat, &[("n_proc", "1i"), ("n_zombie", "0i")]);
+            assert_eq!(field(&psstat, "p_mem").is_some(), name != "rss", "{name}: {psstat}");
+            assert_eq!(field(&procstat, "rss").is_some(), name != "rss", "{name}: {procstat}");
+            assert_eq!(field(&procstat, "num_threads"), threads, "{name}: {procstat}");
+            let used = if is_own { 0 } else { (utime - 100) * 10_000_000 };
+            assert_fields(&psstat, &[("cpu_time", &format!("{used}i"))]);
+        }
+        fake.put(&Stat { utime: 200, ..web });
+        let base = if is_own { 200 } else { 100 };
+        let (psstat, procstat) = gather();
+        assert_fields(&psstat, &[("cpu_time", &format!("{}i", (200 - base) * 10_000_000))]);
+        assert_fields(&procstat, &[("num_threads", "1i"), ("rss", "400i")]);
+        fake.put(&Stat { utime: 210, ..web });
+        assert_fields(&gather().0, &[("cpu_time", &format!("{}i", (210 - base) * 10_000_000))]);
+        let stderr = assert_stops_well(plugin);
+        let [line] = &stderr[..] else { panic!("{name}: {stderr:?}") };
+        let parts = ["W! ", "process 123 (web)", &format!("field {number}, {name}, is {text:?}")];
+        assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+    }
 }
 
 /// Entries of /proc that look like a process and are none.

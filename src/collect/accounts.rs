@@ -1,0 +1,176 @@
+//! The members' accounts of CPU, beside what is not known of some.
+//!
+//! A time that is unknown stands still for the ledger, which takes what falls for what stands, and what was used meanwhile counts
+//! when it is known again. But an account must not be opened by it: all that the process ever used would be new when it is
+//! known. So a process of which a time is unknown at first sight has no account yet; what it has used itself is counted aside,
+//! without the rule. When all is known it has an account.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::account::{Charge, Charges, Counter, Counters, Deaths, Ledger, Outcome, Sight, Tally};
+use crate::kernel::stat::Identity;
+use crate::processes::Presence;
+
+/// Times of a sight that are not known: it has lower bounds instead.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lacks {
+    pub own: bool,
+    pub reaped: bool,
+}
+
+impl Lacks {
+    /// Whether it lacks anything.
+    pub(super) fn any(self) -> bool {
+        self.own || self.reaped
+    }
+}
+
+/// The processes that lack a time.
+pub(super) type Lacking = BTreeMap<Identity, Lacks>;
+
+/// What a process has used itself, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+struct Own(u64);
+
+impl Counter for Own {
+    fn since(&self, earlier: &Self) -> Self {
+        Self(self.0.saturating_sub(earlier.0))
+    }
+
+    fn add(&mut self, gained: &Self) {
+        self.0 = self.0.saturating_add(gained.0);
+    }
+}
+
+/// The ledger, and those that have no account yet.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Accounts {
+    #[serde(flatten)]
+    ledger: Ledger,
+    #[serde(default)]
+    aside: Counters<Own>,
+}
+
+impl Accounts {
+    /// Whether something is known of a process, so that what it has used since is.
+    pub(super) fn knows(&self, id: Identity) -> bool {
+        self.ledger.knows(id) || self.aside.last(id).is_some()
+    }
+
+    /// One gather, as [`Ledger::settle`].
+    pub(super) fn settle(
+        &mut self,
+        sights: &[Sight],
+        lacking: &Lacking,
+        deaths: &Deaths,
+        presence: impl Fn(Identity) -> Presence + Copy,
+    ) -> Charges {
+        if lacking.is_empty() && self.aside == Counters::default() {
+            return self.ledger.settle(sights, deaths, presence);
+        }
+        let mut with_account = Vec::with_capacity(sights.len());
+        let (mut aside, mut outcomes) = (Vec::new(), Vec::new());
+        for (place, sight) in sights.iter().enumerate() {
+            let lacks = lacking.get(&sight.id).copied().unwrap_or_default();
+            let (last, has_account) = (self.aside.last(sight.id), self.ledger.knows(sight.id));
+            let opens_none = lacks.any() && !has_account && !sight.newborn;
+            if opens_none || (last.is_some() && !has_account) {
+                let own = Own(last.map_or(0, |last| last.0).max(sight.own));
+                let outcome = if lacks.own { Outcome::Unknown } else { Outcome::Known(own) };
+                outcomes.push((sight.id, false, outcome));
+                aside.push((place, sight.id, opens_none));
+            }
+            if !opens_none {
+                with_account.push(Sight { stale: sight.stale || lacks.reaped, ..*sight });
+            }
+        }
+        self.aside.settle(outcomes);
+        let Charges { mut living, gone } = self.ledger.settle(&with_account, deaths, presence);
+        for (place, id, opens_none) in aside {
+            let mut own = Tally::default();
+            own.take_in(&[(id, true)], &self.aside);
+            let charge = Charge { own: own.total().map_or(0, |Own(own)| *own), reaped: 0 };
+            if opens_none {
+                living.insert(place.min(living.len()), charge);
+            } else if let Some(first) = living.get_mut(place) {
+                *first = charge; // its account was opened now, which charges nothing
+            }
+        }
+        Charges { living, gone }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    const PID: u32 = 7;
+
+    /// What one gather shows of a process: what it has used itself and was charged, if that is known.
+    type Shown = (Option<u64>, Option<u64>);
+
+    fn sight(pid: u32, (own, reaped): Shown, newborn: bool) -> (Sight, Lacks) {
+        let (zombie, stale, ppid) = (false, false, 1);
+        let lacks = Lacks { own: own.is_none(), reaped: reaped.is_none() };
+        let (own, reaped) = (own.unwrap_or(0), reaped.unwrap_or(0));
+        let id = Identity { pid, start: 5 };
+        (Sight { id, ppid, origin: ppid, own, reaped, zombie, newborn, stale }, lacks)
+    }
+
+    /// What it is charged at each gather, between two neighbours that use one ns each.
+    fn charges(gathers: &[Shown], newborn: bool) -> Vec<(u64, u64)> {
+        let mut accounts = Accounts::default();
+        let gather = |(at, shown): (u64, &Shown)| {
+            let neighbour = |pid| sight(pid, (Some(at), Some(0)), false).0;
+            let (shown, lacks) = sight(PID, *shown, newborn && at == 1);
+            let lacking: Lacking = [(shown.id, lacks)].into_iter().filter(|(_, lacks)| lacks.any()).collect();
+            if at == 1 && newborn {
+                accounts.settle(&[], &lacking, &Deaths::default(), |_| Presence::Here);
+            }
+            let sights = [neighbour(PID - 1), shown, neighbour(PID + 1)];
+            let living = accounts.settle(&sights, &lacking, &Deaths::default(), |_| Presence::Here).living;
+            let of_neighbours = [living[0].total(), living[2].total()];
+            assert_eq!(of_neighbours, [u64::from(at > 1); 2], "of the neighbours at {at} of {gathers:?}");
+            (living[1].own, living[1].reaped)
+        };
+        (1..).zip(gathers).map(gather).collect()
+    }
+
+    #[test]
+    fn what_is_unknown_counts_when_it_is_known_and_the_rest_at_once() {
+        let known = |own, reaped| (Some(own), Some(reaped));
+        let (no_reaped, no_own) = (|own| (Some(own), None), |reaped| (None, Some(reaped)));
+        type Case<'a> = (&'a str, &'a [Shown], bool, &'a [(u64, u64)]);
+        let cases: [Case; 8] = [
+            ("all known", &[known(10, 10), known(11, 12)], false, &[(0, 0), (1, 2)]),
+            (
+                "reaped unknown for a while",
+                &[known(10, 10), no_reaped(13), known(14, 17)],
+                false,
+                &[(0, 0), (3, 0), (1, 7)],
+            ),
+            ("own unknown for a while", &[known(10, 10), no_own(11), known(14, 11)], false, &[(0, 0), (0, 1), (4, 0)]),
+            (
+                "reaped unknown from the first sight on: what it was counts never",
+                &[no_reaped(10), no_reaped(13), known(15, 900), known(16, 902)],
+                false,
+                &[(0, 0), (3, 0), (2, 0), (1, 2)],
+            ),
+            (
+                "own unknown from the first sight on",
+                &[no_own(10), no_own(11), known(800, 12), known(801, 13)],
+                false,
+                &[(0, 0), (0, 0), (0, 0), (1, 1)],
+            ),
+            ("for ever", &[no_reaped(10), no_reaped(13), no_reaped(14)], false, &[(0, 0), (3, 0), (1, 0)]),
+            ("nothing at a gather", &[no_reaped(10), (None, None), no_reaped(14)], false, &[(0, 0), (0, 0), (4, 0)]),
+            ("of one just born all counts", &[no_reaped(10), known(11, 5)], true, &[(10, 0), (1, 5)]),
+        ];
+        for (what, gathers, newborn, expected) in cases {
+            assert_eq!(charges(gathers, newborn), expected, "{what}");
+        }
+    }
+}
