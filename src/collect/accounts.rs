@@ -173,4 +173,21 @@ mod tests {
             assert_eq!(charges(gathers, newborn), expected, "{what}");
         }
     }
+
+    /// What a child had used was counted while it lived: the charge for it that shows late is not counted again, however much it is.
+    #[test]
+    fn what_is_owed_to_a_time_that_is_unknown_waits_for_it() {
+        const LIFE: u64 = 10_000_000_000;
+        let mut accounts = Accounts::default();
+        let parent = |reaped| sight(PID, (Some(1), reaped), false);
+        let child = Sight { ppid: PID, ..sight(PID + 1, (Some(LIFE), Some(0)), false).0 };
+        let presence = |id: Identity| if id.pid == PID { Presence::Here } else { Presence::Gone };
+        accounts.settle(&[parent(Some(0)).0, child], &Lacking::new(), &Deaths::default(), |_| Presence::Here);
+        for reaped in [None, None, Some(LIFE)] {
+            let (parent, lacks) = parent(reaped);
+            let lacking: Lacking = [(parent.id, lacks)].into_iter().filter(|(_, lacks)| lacks.any()).collect();
+            let charges = accounts.settle(&[parent], &lacking, &Deaths::default(), presence);
+            assert_eq!(charges.living[0].total(), 0, "{reaped:?}");
+        }
+    }
 }
