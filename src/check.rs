@@ -149,6 +149,7 @@ fn check_target(target: &mut Target, host: &mut Host, processes: &Processes) -> 
             match matched(selected, processes) {
                 Some(matched) => Row::new(State::Good, &[&name, &selector, &matched]),
                 None if selected.hidden => Row::new(State::Bad, &[&name, &selector, "hidden"]),
+                None if selected.incomplete => Row::new(State::Bad, &[&name, &selector, "cannot be read"]),
                 None => Row::new(State::Meagre, &[&name, &selector, &nothing]),
             }
         })

@@ -201,6 +201,11 @@ fn a_stat_that_does_not_say_whose_it_is() {
         let [line] = &stderr[..] else { panic!("{name}: {stderr:?}") };
         let parts = ["process 123", &format!("field {number} of its stat, {name}, is {text:?}")];
         assert!(parts.iter().all(|part| line.contains(part)), "{line}");
+        let checked = watching(&fake).arg("--check").output().unwrap();
+        let report = String::from_utf8(checked.stdout).unwrap();
+        assert!(report.contains(parts[1]) && !report.contains("no such process"), "{report}");
+        let of_web = report.lines().find(|line| line.contains("pid 123")).unwrap();
+        assert!(of_web.ends_with("cannot be read"), "{report}");
     }
 }
 
