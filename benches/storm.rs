@@ -2,7 +2,7 @@
 //!
 //! The stormers live in a cgroup of their own and are watched as one tree. Their forks are counted by themselves, and their
 //! CPU by the kernel, so that both can be compared with what is reported. With `-- PHASE [SECONDS]` there is one phase only, for
-//! so long: storm, flood, idle or churn; churn is made for hours, as in `-- churn 600`.
+//! so long: storm, flood, onset, threads, pace, idle, simulated or churn; churn is made for hours, as in `-- churn 600`.
 //!
 //! Pids wrap around meanwhile, where pid_max is 32768 every few seconds: that is part of it.
 //!
@@ -41,9 +41,12 @@ use stormers::{Kind, POPULATION};
 use watch::{Reading, Watch};
 
 /// What is measured, one after the other, and for how long if nothing else is said.
-const PHASES: [Phase; 5] = [
+const PHASES: [Phase; 8] = [
     ("storm", storm, 60),
     ("flood", flood, 30),
+    ("onset", onset, 30),
+    ("threads", threads, 30),
+    ("pace", pace, 50),
     ("idle", idle, 10),
     ("simulated", simulated::simulated, 1),
     ("churn", churn, 60),
@@ -60,11 +63,15 @@ const SHORT_INTERVAL: Duration = Duration::from_secs(5);
 /// The goals: the CPU of the thread that listens, over the time;
 const STORM_CPU: f64 = 0.01;
 const FLOOD_CPU: f64 = 0.03;
+/// the same by how many are born a second, if no more are than that;
+const PACES: [(u32, f64); 5] = [(100, 0.002), (300, 0.004), (1_000, 0.008), (3_000, 0.02), (10_000, 0.05)];
 /// how many forks a second a flood should be,
 const FLOOD: f64 = 5_000.0;
 /// what must be reported of the CPU that was charged. What an orphan's exit costs is in no record of it, and of a life so
 /// short that is much; one fork in ten is one;
 const SHARE: [f64; 2] = [0.95, 1.01];
+/// how much more than all CPUs a gather may tell, whose reading takes its time;
+const P_CPU_MORE: f64 = 0.05;
 /// the peak RSS, and by how much it may be more at the end of a churn than when all processes were known.
 const PEAK_KIB: u64 = 10 * 1024;
 const GROWTH_KIB: u64 = 512;
@@ -156,6 +163,54 @@ fn churn(time: Duration, goals: &mut Goals) -> Result<()> {
     Ok(())
 }
 
+/// A flood that begins when nothing was to be heard for long: the first of it must not be lost either.
+fn onset(time: Duration, goals: &mut Goals) -> Result<()> {
+    let [first, .., last] = &readings(Kind::Onset, time, interval(time), goals)?[..] else { bail!("too short") };
+    goals.add("events_lost", last.lost_since(first), "no event is lost at the onset of a flood", |lost| lost == 0.0);
+    goals.counts(first, last, "onset");
+    Ok(())
+}
+
+/// Threads are told of, too, and are none of the processes that are counted.
+fn threads(time: Duration, goals: &mut Goals) -> Result<()> {
+    let [first, .., last] = &readings(Kind::Threads, time, interval(time), goals)?[..] else { bail!("too short") };
+    let rate = last.forks_since(first) / last.seconds_since(first);
+    let what = format!("no event is lost at {rate:.0} threads a second");
+    goals.add("events_lost", last.lost_since(first), &what, |lost| lost == 0.0);
+    goals.add("started", Some(last.started_since(first)), "a thread is no process", |started| started == 0.0);
+    goals.truth(first, last, "storm of threads", SHARE);
+    Ok(())
+}
+
+/// What the listener costs by how many are born: a wake-up costs most where each brings little.
+fn pace(time: Duration, goals: &mut Goals) -> Result<()> {
+    println!(
+        "{:>8}{:>10}{:>10}{:>10}{:>11}{:>12}{:>7}",
+        "asked", "births/s", "host's", "listener", "wakeups/s", "us a birth", "lost"
+    );
+    for (rate, most) in PACES {
+        let mut storm = Storm::begin(Kind::Paced(rate))?;
+        let mut watch = Watch::begin(Some(storm.root()))?;
+        let (first, forks) = (watch.read(&mut storm)?, forks_of_the_host()?);
+        std::thread::sleep(time / PACES.len() as u32);
+        let (last, forks) = (watch.read(&mut storm)?, forks_of_the_host()? - forks);
+        let seconds = last.seconds_since(&first);
+        let (births, cpu) = (last.forks_since(&first) / seconds, last.listener_cpu_since(&first));
+        println!(
+            "{rate:8}{births:10.0}{:10.0}{:>10}{:>11}{:>12}{:>7}",
+            forks as f64 / seconds,
+            goals::or_unknown(cpu),
+            goals::or_unknown(last.wakeups_since(&first).map(|wakeups| (wakeups / seconds).round())),
+            goals::or_unknown(cpu.map(|cpu| (cpu / births * 1e7).round() / 10.0)),
+            goals::or_unknown(last.lost_since(&first)),
+        );
+        let what = format!("the listener uses at most {most} of a core at {rate} births a second");
+        goals.add("cores", cpu, &what, |cpu| cpu <= most);
+        goals.told(&watch);
+    }
+    Ok(())
+}
+
 /// At least three gathers.
 fn interval(time: Duration) -> Duration {
     if time >= 6 * INTERVAL { INTERVAL } else { SHORT_INTERVAL.min(time / 3) }
@@ -168,8 +223,18 @@ fn readings(kind: Kind, time: Duration, interval: Duration, goals: &mut Goals) -
     let mut watch = Watch::begin(Some(storm.root()))?;
     println!("pid_max is {}; accounting={}", pid_max()?, watch.accounting());
     println!(
-        "{:>8}{:>10}{:>10}{:>12}{:>9}{:>7}{:>10}{:>10}{:>10}{:>9}",
-        "seconds", "forks/s", "charged", "reported", "listener", "lost", "wakeups", "started", "exited", "RSS KiB"
+        "{:>8}{:>10}{:>10}{:>12}{:>9}{:>9}{:>7}{:>10}{:>10}{:>10}{:>9}",
+        "seconds",
+        "forks/s",
+        "charged",
+        "reported",
+        "p_cpu",
+        "listener",
+        "lost",
+        "wakeups",
+        "started",
+        "exited",
+        "RSS KiB"
     );
     let mut readings: Vec<Reading> = Vec::new();
     let began = Instant::now();
@@ -185,6 +250,10 @@ fn readings(kind: Kind, time: Duration, interval: Duration, goals: &mut Goals) -
     readings.push(watch.read(&mut storm)?);
     let [.., before, last] = &readings[..] else { bail!("too short") };
     println!("{}", last.since(before));
+    let most = readings[1..].iter().filter_map(|reading| reading.p_cpu).fold(0.0, f64::max);
+    let cpus = std::thread::available_parallelism()?.get() as f64;
+    let what = format!("no p_cpu of a {kind:?} is above {cpus} CPUs and {P_CPU_MORE} of them");
+    goals.add("cores", Some(most), &what, |most| most <= cpus * (1.0 + P_CPU_MORE));
     let falls = readings.windows(2).any(|pair| pair[1].falls_after(&pair[0]));
     goals.add("", Some(f64::from(u8::from(falls))), &format!("no counter falls in a {kind:?}"), |falls| falls == 0.0);
     goals.told(&watch);

@@ -21,7 +21,7 @@ impl Storm {
     pub fn begin(kind: Kind) -> Result<Self> {
         let cgroup = Cgroup::create("storm").map_err(|reason| anyhow!(reason))?;
         let mut command = Command::new("/proc/self/exe");
-        command.args(["stormers", kind.name()]).arg(cgroup.directory());
+        command.args(["stormers", &kind.to_string()]).arg(cgroup.directory());
         let mut init = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
         let lines = BufReader::new(init.stdout.take().context("no stdout")?).lines();
         let mut storm = Self { root: 0, lines, init, cgroup };

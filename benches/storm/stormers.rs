@@ -1,13 +1,14 @@
 //! The storm itself: processes that do nothing but fork, and count it.
 
 use std::collections::VecDeque;
+use std::fmt;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, anyhow, bail, ensure};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, getppid, kill_process, set_child_subreaper, set_parent_process_death_signal,
     wait, waitpid,
@@ -18,8 +19,10 @@ use rustix::time::{ClockId, clock_gettime};
 pub const POPULATION: usize = 5_000;
 /// How many fork.
 pub const PARENTS: usize = 4;
-/// The forks of one of them in a second, in all but a flood.
+/// The forks of one of them in a second, in a storm and in a churn.
 const RATE: f64 = 500.0;
+/// How long an onset lasts, and from the beginning of one to that of the next.
+const ONSET: [Duration; 2] = [Duration::from_millis(500), Duration::from_secs(2)];
 /// One of so many forks makes an orphan.
 const ORPHANS: u64 = 10;
 
@@ -31,14 +34,23 @@ pub enum Kind {
     Flood,
     /// Paced, and each lives until as many others have been born as there are.
     Churn,
+    /// A flood that begins all of a sudden, ends, and begins again.
+    Onset,
+    /// Threads instead of processes, as fast as it goes.
+    Threads,
+    /// So many a second, which do nothing.
+    Paced(u32),
 }
 
-impl Kind {
-    pub fn name(self) -> &'static str {
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
         match self {
-            Self::Storm => "storm",
-            Self::Flood => "flood",
-            Self::Churn => "churn",
+            Self::Storm => f.write_str("storm"),
+            Self::Flood => f.write_str("flood"),
+            Self::Churn => f.write_str("churn"),
+            Self::Onset => f.write_str("onset"),
+            Self::Threads => f.write_str("threads"),
+            Self::Paced(rate) => write!(f, "{rate}"),
         }
     }
 }
@@ -47,9 +59,11 @@ impl std::str::FromStr for Kind {
     type Err = anyhow::Error;
 
     fn from_str(name: &str) -> Result<Self> {
-        match [Self::Storm, Self::Flood, Self::Churn].into_iter().find(|kind| kind.name() == name) {
-            Some(kind) => Ok(kind),
-            None => bail!("no storm {name}"),
+        let named = [Self::Storm, Self::Flood, Self::Churn, Self::Onset, Self::Threads];
+        match (named.into_iter().find(|kind| kind.to_string() == name), name.parse()) {
+            (Some(kind), _) => Ok(kind),
+            (None, Ok(rate)) => Ok(Self::Paced(rate)),
+            _ => bail!("no storm {name}"),
         }
     }
 }
@@ -74,12 +88,15 @@ fn run_root(kind: Kind, cgroup: &Path) -> Result<()> {
     for _ in 0..PARENTS {
         fork(|| {
             end_with(Some(parent))?;
+            if kind == Kind::Churn {
+                return churn(forks, &mut sign);
+            }
+            sign.write_all(&[1])?;
             match kind {
-                Kind::Storm | Kind::Flood => {
-                    sign.write_all(&[1])?;
-                    storm(kind, forks)
-                }
-                Kind::Churn => churn(forks, &mut sign),
+                Kind::Onset => onset(forks),
+                Kind::Threads => threads(forks),
+                Kind::Paced(rate) => paced(rate, forks),
+                _ => storm(kind, forks),
             }
         })?;
     }
@@ -95,7 +112,7 @@ fn run_root(kind: Kind, cgroup: &Path) -> Result<()> {
 
 /// Forks children that do a little and are waited for, or that leave a child behind.
 fn storm(kind: Kind, forks: &AtomicU64) -> Result<()> {
-    let mut pace = Pace::begin();
+    let mut pace = Pace::begin(RATE);
     for number in 1.. {
         let makes_orphan = number % ORPHANS == 0;
         let child = fork(|| {
@@ -116,6 +133,45 @@ fn storm(kind: Kind, forks: &AtomicU64) -> Result<()> {
     Ok(())
 }
 
+/// Forks children that do nothing and are waited for: as many as are asked for of all parents.
+fn paced(rate: u32, forks: &AtomicU64) -> Result<()> {
+    let mut pace = Pace::begin(f64::from(rate) / PARENTS as f64);
+    loop {
+        one(forks)?;
+        pace.after(1.0);
+    }
+}
+
+/// The same as fast as it goes, for a while, after nothing for longer than that.
+fn onset(forks: &AtomicU64) -> Result<()> {
+    let [lasts, every] = ONSET;
+    loop {
+        let began = Instant::now();
+        while began.elapsed() < lasts {
+            one(forks)?;
+        }
+        std::thread::sleep(every.saturating_sub(began.elapsed()));
+    }
+}
+
+fn one(forks: &AtomicU64) -> Result<()> {
+    let child = fork(|| Ok(()))?;
+    forks.fetch_add(1, Ordering::SeqCst);
+    waitpid(Some(child), WaitOptions::empty())?;
+    Ok(())
+}
+
+/// Makes threads that do a little.
+fn threads(forks: &AtomicU64) -> Result<()> {
+    loop {
+        std::thread::scope(|scope| {
+            let thread = std::thread::Builder::new().stack_size(16 << 10).spawn_scoped(scope, work)?;
+            forks.fetch_add(1, Ordering::SeqCst);
+            thread.join().map_err(|_| anyhow!("a thread panicked"))?
+        })?;
+    }
+}
+
 /// Kills the oldest child for each that is born.
 fn churn(forks: &AtomicU64, sign: &mut impl Write) -> Result<()> {
     let this = getpid();
@@ -131,7 +187,7 @@ fn churn(forks: &AtomicU64, sign: &mut impl Write) -> Result<()> {
     // The root and the parents are of the population, too.
     let mut alive: VecDeque<_> = (0..POPULATION / PARENTS - 2).map(|_| born()).collect::<Result<_>>()?;
     sign.write_all(&[1])?;
-    let mut pace = Pace::begin();
+    let mut pace = Pace::begin(RATE);
     while let Some(oldest) = alive.pop_front() {
         kill_process(oldest, Signal::KILL)?;
         waitpid(Some(oldest), WaitOptions::empty())?;
@@ -154,24 +210,26 @@ fn work() -> Result<()> {
 
 /// Keeps forks at their rate.
 struct Pace {
+    /// A second.
+    rate: f64,
     began: Instant,
     forks: f64,
 }
 
 impl Pace {
-    fn begin() -> Self {
-        Self { began: Instant::now(), forks: 0.0 }
+    fn begin(rate: f64) -> Self {
+        Self { rate, began: Instant::now(), forks: 0.0 }
     }
 
     /// Sleeps until more forks are due. What a loaded machine is behind is not made up for, since that would be a flood.
     fn after(&mut self, forks: f64) {
         const BEHIND: Duration = Duration::from_millis(100);
         self.forks += forks;
-        let due = Duration::from_secs_f64(self.forks / RATE);
+        let due = Duration::from_secs_f64(self.forks / self.rate);
         let elapsed = self.began.elapsed();
         std::thread::sleep(due.saturating_sub(elapsed));
         if elapsed > due + BEHIND {
-            *self = Self::begin();
+            *self = Self::begin(self.rate);
         }
     }
 }

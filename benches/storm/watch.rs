@@ -27,6 +27,8 @@ pub struct Reading {
     charged: [f64; 2],
     /// Seconds.
     pub cpu_time: f64,
+    /// Cores, since the gather before, if that was long ago.
+    pub p_cpu: Option<f64>,
     started: f64,
     exited: f64,
     pub alive: f64,
@@ -97,6 +99,7 @@ impl Watch {
             forks: [before.0, after.0],
             charged: [before.1, after.1],
             cpu_time: of_tree("cpu_time")? / 1e9,
+            p_cpu: number(&tree, "p_cpu"),
             started: of_tree("started")?,
             exited: of_tree("exited")?,
             alive: of_tree("n_proc")? + of_tree("n_zombie")?,
@@ -171,8 +174,9 @@ impl Reading {
         let reported = (self.cpu_time - before.cpu_time) / seconds;
         let told = |number: Option<f64>| number.map_or("-".to_owned(), |number| or_unknown(Some(number)));
         format!(
-            "{seconds:8.1}{:10.0}{charged:10.3}{reported:12.3}{:>9}{:>7}{:>10}{:10.0}{:10.0}{:9}",
+            "{seconds:8.1}{:10.0}{charged:10.3}{reported:12.3}{:>9}{:>9}{:>7}{:>10}{:10.0}{:10.0}{:9}",
             self.forks_since(before) / seconds,
+            told(self.p_cpu),
             told(self.listener_cpu_since(before)),
             told(self.lost_since(before)),
             told(self.wakeups_since(before)),

@@ -168,13 +168,21 @@ impl ExitRecords {
         }
     }
 
-    /// Sets how many bytes of messages may wait, beyond rmem_max only with CAP_NET_ADMIN. 4 MiB at first; a record
+    /// Sets how many bytes of messages may wait, beyond rmem_max only with CAP_NET_ADMIN. 16 MiB at first; a record
     /// takes 650 of these bytes, or twice that for the last thread of many.
     ///
     /// # Errors
     /// What the kernel said.
     pub fn set_receive_buffer(&self, bytes: usize) -> io::Result<()> {
         self.listener.set_receive_buffer(bytes)
+    }
+
+    /// Returns how much there is of the room for messages that was asked for at first: less than 1 where the privilege was missing.
+    ///
+    /// # Errors
+    /// What the kernel said.
+    pub fn room(&self) -> io::Result<f64> {
+        self.listener.room()
     }
 
     /// Tells every process that exited since, in that order, without waiting. After a loss the rest is told, and what

@@ -18,11 +18,11 @@ const NLA_TYPE_MASK: u16 = 0x3fff;
 pub(super) const DATAGRAM: usize = 8192;
 
 /// Most datagrams of one [`Listener::drain`]: whatever comes, there is an end. Some times what [`RECEIVE_BUFFER`] holds.
-const DRAIN: usize = 1 << 16;
+const DRAIN: usize = 1 << 18;
 
-/// SO_RCVBUF of a [`Listener`], which the kernel doubles: it holds what comes within a gather that takes its time. Only
-/// what waits takes memory.
-const RECEIVE_BUFFER: usize = 4 << 20;
+/// SO_RCVBUF of a [`Listener`], which the kernel doubles: it holds what comes within a gather that takes its time, or while others
+/// have the CPUs. Only what waits takes memory.
+pub(super) const RECEIVE_BUFFER: usize = 16 << 20;
 
 /// What to say where no netlink socket can be opened.
 pub const IS_FORBIDDEN: &str =
@@ -88,6 +88,12 @@ impl Listener {
         sockopt::set_socket_recv_buffer_size_force(&self.socket, bytes)
             .or_else(|_| sockopt::set_socket_recv_buffer_size(&self.socket, bytes))?;
         Ok(())
+    }
+
+    /// Returns how much of [`RECEIVE_BUFFER`] there is: less than 1 without CAP_NET_ADMIN, as rmem_max has it.
+    pub(super) fn room(&self) -> io::Result<f64> {
+        // As the kernel counts, which has doubled it.
+        Ok(sockopt::socket_recv_buffer_size(&self.socket)? as f64 / (2 * RECEIVE_BUFFER) as f64)
     }
 
     pub(super) fn send(&self, messages: &[u8]) -> io::Result<()> {
