@@ -234,10 +234,11 @@ impl Agent {
         lines
     }
 
-    /// Select, sample, account; returns CLOCK_MONOTONIC (ns) of it. `None`: `/proc` could not be listed, and nothing was done.
+    /// Select, sample, account; returns the middle of the time in which the members were read, CLOCK_MONOTONIC (ns). `None`: `/proc` could not be listed, and nothing was done.
     fn look(&mut self) -> Option<u64> {
-        let at = self.host.clock.monotonic();
+        let begun = self.host.clock.monotonic();
         self.learn_who_exists()?;
+        let scan = (begun, self.host.clock.monotonic());
         let is_undisturbed =
             self.host.pidfiles.begin_gather(self.host.clock.realtime()) && !self.processes.is_disturbed();
         let (selection, plan, was_at_rest, members) = match self.standing.take().filter(|_| is_undisturbed) {
@@ -247,7 +248,11 @@ impl Agent {
                 (selection, plan, false, Some(members))
             }
         };
+        let begun = self.host.clock.monotonic();
         self.watch(&plan);
+        // What goes before can take as long as an interval: in a storm thousands are born, and others have the CPUs.
+        let (begun, ended) = if self.processes.is_scanned() { scan } else { (begun, self.host.clock.monotonic()) };
+        let at = u64::midpoint(begun, ended);
         let all_rest = members.is_none() && plan.is_of_cpu_and_memory() && self.processes.are_at_rest();
         if all_rest && was_at_rest {
             self.series.values_mut().for_each(|series| series.rest(at));
@@ -512,12 +517,21 @@ impl Agent {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::print_stderr)]
 mod tests {
+    use std::cell::Cell;
     use std::io::{Read, Write};
     use std::process::{Child, Stdio};
+    use std::rc::Rc;
+    use std::sync::Mutex;
 
     use super::*;
+    use crate::accounting::Accounting;
     use crate::config::values::AccountBy;
+    use crate::events::{Events, Feed, Messages};
+    use crate::journal::Record;
+    use crate::kernel::clock::Clock;
     use crate::kernel::elsewhere::skip;
+    use crate::kernel::netlink::Drained;
+    use crate::kernel::proc_connector::Event;
 
     /// What runs by events, as root; else there is none.
     fn agent(child: &Child) -> Option<Agent> {
@@ -556,5 +570,80 @@ mod tests {
         }
         child.kill().unwrap();
         child.wait().unwrap();
+    }
+
+    /// Events of which none comes.
+    #[derive(Debug)]
+    struct Silence;
+
+    impl Messages for Silence {
+        fn has_records(&self) -> bool {
+            true
+        }
+
+        fn records(&mut self, _: &mut dyn FnMut(Record)) -> io::Result<Drained> {
+            Ok(Drained::Complete)
+        }
+
+        fn events(&mut self, _: &mut dyn FnMut(Event)) -> io::Result<Drained> {
+            Ok(Drained::Complete)
+        }
+
+        fn is_reaped(&self, _: u32) -> bool {
+            false
+        }
+    }
+
+    /// A clock that goes on by itself when it is asked what it is since boot: just before it is looked who exists.
+    struct Held {
+        now: Rc<Cell<u64>>,
+        by: Rc<Cell<u64>>,
+    }
+
+    impl Clock for Held {
+        fn realtime(&self) -> u64 {
+            self.now.get()
+        }
+
+        fn monotonic(&self) -> u64 {
+            self.now.get()
+        }
+
+        fn boottime(&self) -> u64 {
+            self.now.set(self.now.get() + self.by.take());
+            self.now.get()
+        }
+    }
+
+    #[test]
+    fn the_interval_ends_when_the_members_are_read_however_long_that_was_held_up() {
+        const SECOND: u64 = 1_000_000_000;
+        let root = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(root.path().join("proc/10")).unwrap();
+        // utime in ticks of 10 ms.
+        let burn = |ticks: u64| {
+            let text = format!("10 (x) R 1 0 0 0 0 0 0 0 0 0 {ticks} 0 0 0 20 0 1 0 5 0 5\n");
+            std::fs::write(root.path().join("proc/10/stat"), text).unwrap();
+        };
+        burn(0);
+        let proc = root.path().join("proc");
+        let words = ["telegraf-taskstats", "--pid", "10", "--proc-root", proc.to_str().unwrap()].map(Into::into);
+        let settings = Settings::load(&Arguments::of(words.into_iter()).unwrap()).unwrap();
+        let (now, by) = (Rc::new(Cell::new(1000 * SECOND)), Rc::new(Cell::new(0)));
+        let clock = Held { now: Rc::clone(&now), by: Rc::clone(&by) };
+        let mut host = Host::open(&settings.proc_root, root.path(), Box::new(clock), 0).unwrap();
+        let feed = Arc::new(Mutex::new(Feed::new(Box::new(Silence))));
+        host.accounting = Accounting::by(Events::without_thread(feed));
+        let mut agent = Agent::new(settings, host);
+        agent.prime();
+        // One CPU all the time; the gathers are asked for each 20 s, and held up for so many.
+        for (step, held) in [0, 10, 0, 5].into_iter().enumerate() {
+            now.set((1010 + 20 * step as u64) * SECOND);
+            by.set(held * SECOND);
+            burn(100 * (10 + 20 * step as u64 + held));
+            let lines = String::from_utf8(agent.gather()).unwrap();
+            assert!(!agent.has_scanned());
+            assert!(lines.contains("p_cpu=1,") || lines.contains("p_cpu=1 "), "{step}: {lines}");
+        }
     }
 }
