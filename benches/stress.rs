@@ -17,6 +17,9 @@
 #![allow(unsafe_code)] // fork(2), pre_exec, getrusage(2) and perf_event_open(2) have no safe wrapper
 
 // These are a test's, which may fail, and of which not all is wanted.
+#[path = "../tests/truth/busy.rs"]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing, dead_code)]
+mod busy;
 #[path = "../tests/truth/cgroup.rs"]
 #[allow(clippy::unwrap_used, dead_code)]
 mod cgroup;
