@@ -1,7 +1,7 @@
 //! `procstat`: user and system time.
 
 use crate::cgroup::Cgroup;
-use crate::kernel::{TICK, stat};
+use crate::kernel::TICK;
 use crate::puppet::{Puppet, Stage};
 use crate::support::skip;
 use crate::watch::{Asked, Watch, assert_between, growth};
@@ -14,7 +14,7 @@ fn usage(puppet: &mut Puppet) -> [u64; 4] {
     usage.map(|microseconds| microseconds * 1000 / TICK * TICK)
 }
 
-/// To the tick, of the process and of the children it waited for; its memory and threads are in the same file.
+/// To the tick, of the process and of the children it waited for; and its memory and threads.
 #[test]
 fn times_are_those_of_getrusage() {
     let (stage, mut puppet) = Stage::new();
@@ -30,7 +30,9 @@ fn times_are_those_of_getrusage() {
     assert_between(before, reported, usage(&mut puppet));
     let [user, system, children, _] = reported;
     assert!([user, system, children].into_iter().all(|time| time > 100_000_000), "{lines:?}");
-    let kib = stat(&puppet.task(), 24) * rustix::param::page_size() as u64 / 1024;
+    let statm = std::fs::read_to_string(format!("/proc/{}/statm", puppet.pid)).unwrap();
+    let pages: u64 = statm.split(' ').nth(1).unwrap().parse().unwrap();
+    let kib = pages * rustix::param::page_size() as u64 / 1024;
     assert_eq!(lines.fields("procstat", ["num_threads", "rss"]), [2, kib]);
 }
 
