@@ -22,11 +22,11 @@ use crate::kernel::proc_connector::{Event, ProcConnector};
 use crate::kernel::test_kill;
 use crate::processes::{ProcessSource, Processes};
 
-/// How long what comes may wait before it is taken (ms), where the buffers are as large as was asked for: 43,000 events of processes
-/// and threads and 25,000 records then fit in that time, and so in a second ten times as many.
+/// Longest time that messages wait before they are taken, ms. The buffers that are asked for hold 43,000 events and 25,000 records:
+/// ten times as many may come a second. A wake-up costs 100 µs, which is most of the cost while little happens.
 const PAUSE: u64 = 100;
 
-/// The same where they are so small that it should be less, as those of ordinary users are (rmem_max).
+/// Shortest such time, for the smaller buffers that rmem_max leaves to ordinary users.
 const SHORTEST_PAUSE: u64 = 20;
 
 /// If so much was taken at once, more is on its way: its first is not waited for. Two short lives make as much.
@@ -262,7 +262,7 @@ impl Feed {
     }
 }
 
-/// Returns how long what comes may wait where the smallest buffer has so much of the room that was asked for.
+/// Returns how long messages wait before they are taken. `room`: share of the room asked for that the smallest buffer has.
 fn pause(room: f64) -> Timespec {
     let milliseconds = ((PAUSE as f64 * room) as u64).clamp(SHORTEST_PAUSE, PAUSE);
     Timespec { tv_sec: 0, tv_nsec: milliseconds as i64 * 1_000_000 }
