@@ -142,11 +142,13 @@ struct Loss {
     gone: u64,
     /// The part of `gone` whose charge the next Δreaped may not contain yet.
     late: u64,
-    /// The part of `gone` that came through a child that is gone too, of which both were read before: perhaps it was orphaned first,
-    /// and an ancestor that adopts orphans (a subreaper) was charged for it.
+    /// The part of `gone` that exit records told of.
+    told: u64,
+    /// The part of `gone` that came through a child that is gone too: perhaps it was orphaned first, and an ancestor that adopts orphans
+    /// (a subreaper) was charged for it.
     orphaned: u64,
-    /// The same, of those that nobody has read.
-    orphaned_unseen: u64,
+    /// The part of `orphaned` that exit records told of.
+    orphaned_told: u64,
     /// The lives of orphans that were lost below another process.
     doubt: u64,
     /// The part of `doubt` whose charge the next Δreaped may not contain yet.
@@ -157,18 +159,25 @@ impl Loss {
     fn add(&mut self, other: Self) {
         self.gone = self.gone.saturating_add(other.gone);
         self.late = self.late.saturating_add(other.late);
+        self.told = self.told.saturating_add(other.told);
         self.orphaned = self.orphaned.saturating_add(other.orphaned);
-        self.orphaned_unseen = self.orphaned_unseen.saturating_add(other.orphaned_unseen);
+        self.orphaned_told = self.orphaned_told.saturating_add(other.orphaned_told);
         self.doubt = self.doubt.saturating_add(other.doubt);
         self.doubt_late = self.doubt_late.saturating_add(other.doubt_late);
     }
 
-    /// That of a child's life.
-    fn of(child: Balance, lost: Self, late: bool) -> Self {
+    /// That of a child's life, of which a record may have told.
+    fn of(child: Balance, lost: Self, late: bool, is_told: bool) -> Self {
         let life = child.life(lost);
-        let orphaned = lost.gone.saturating_sub(lost.orphaned_unseen);
-        let late = if late { life } else { lost.late };
-        Self { gone: life, late, orphaned, orphaned_unseen: lost.orphaned_unseen, ..Self::default() }
+        let told = if is_told { life.saturating_sub(lost.gone) } else { 0 };
+        Self {
+            gone: life,
+            late: if late { life } else { lost.late },
+            told: told.saturating_add(lost.told),
+            orphaned: lost.gone,
+            orphaned_told: lost.told,
+            ..Self::default()
+        }
     }
 }
 
@@ -192,14 +201,15 @@ impl Balance {
     /// What an ancestor may have been charged for instead of this process, and the part of it that may also be charged later, to
     /// whichever ancestor.
     ///
-    /// Of those that nobody has read, orphans are told apart from others by the amount alone: what two texts can hide is due to this
-    /// process, unless it is known that an ancestor `adopts`.
+    /// Where records told of them, orphans are told apart from others by the amount alone: what two texts can hide is due to this process,
+    /// unless it is known that an ancestor `adopts`.
     fn adoptable(self, lost: Loss, sight: &Sight, adopts: bool) -> (u64, u64) {
         let due = self.due(lost, sight.reaped);
-        let orphaned = if sight.zombie { lost.gone.saturating_sub(lost.orphaned_unseen) } else { lost.orphaned };
+        let (orphaned, told) = if sight.zombie { (lost.gone, lost.told) } else { (lost.orphaned, lost.orphaned_told) };
+        let untold = orphaned.saturating_sub(told);
         let hidden = if adopts { 0 } else { SLACK };
-        let all = due.min(orphaned.saturating_add(lost.orphaned_unseen.min(due.saturating_sub(hidden))));
-        (all, all.min(orphaned.max(lost.late)))
+        let all = due.min(untold.saturating_add(told.min(due.saturating_sub(hidden))));
+        (all, all.min(untold.max(lost.late)))
     }
 
     /// The rule. Returns the charge.
@@ -211,8 +221,13 @@ impl Balance {
         let doubt = self.doubt.saturating_add(lost.doubt);
         let (counted, doubt) = (unseen.saturating_sub(doubt), doubt.saturating_sub(unseen));
         let due = self.due(lost, reaped);
-        let remembered = |due: u64, late| if stale { due } else { due.min(SLACK.saturating_add(late)) };
-        *self = Self { own, reaped, owed: remembered(due, lost.late), doubt: remembered(doubt, lost.doubt_late) };
+        // What two texts can hide, whosever it is.
+        let remembered = |due: u64, late, besides| {
+            let hidden = SLACK.saturating_sub(besides);
+            if stale { due } else { due.min(hidden.saturating_add(late)) }
+        };
+        let owed = remembered(due, lost.late, 0);
+        *self = Self { own, reaped, owed, doubt: remembered(doubt, lost.doubt_late, owed) };
         Charge { own: used, reaped: counted }
     }
 }
@@ -295,13 +310,13 @@ impl Ledger {
         self.open_accounts(newborn.chain(dead_newborn));
         self.note_adopters(sights, deaths);
         let gone = self.take_last_sights(deaths, presence);
-        for Unseen { id, lives: gone, orphaned: orphaned_unseen, late, .. } in deaths.unseen.iter().copied() {
+        for Unseen { id, lives: gone, orphaned, late, .. } in deaths.unseen.iter().copied() {
             if let Some(place) = self.place(id) {
-                self.lose(place, Loss { gone, late, orphaned_unseen, ..Loss::default() });
+                self.lose(place, Loss { gone, late, told: gone, orphaned, orphaned_told: orphaned, ..Loss::default() });
             }
         }
         let mut depths = Depths::of(self);
-        self.bury_the_dead(presence, &mut depths);
+        self.bury_the_dead(deaths, presence, &mut depths);
         self.raise_the_orphans(sights, &mut depths);
         let living = sights.iter().map(|sight| {
             let Some(place) = self.place(sight.id) else { return Charge::default() };
@@ -404,16 +419,17 @@ impl Ledger {
 
     /// Passes the life of each member that is gone to its parent, deepest first, so that a life goes up through parents
     /// that died with their children to the one that lives, if it is a member.
-    fn bury_the_dead(&mut self, presence: impl Fn(Identity) -> Presence, depths: &mut Depths) {
+    fn bury_the_dead(&mut self, deaths: &Deaths, presence: impl Fn(Identity) -> Presence, depths: &mut Depths) {
         let fates = self.accounts.iter().map(|account| presence(account.id)).enumerate();
         let dead = fates.filter(|(_, fate)| *fate != Presence::Here);
         let mut dead: Vec<_> = dead.map(|(index, fate)| (depths.get(index, self), index, fate)).collect();
         dead.sort_unstable_by_key(|(depth, index, _)| Reverse((*depth, *index)));
         for (_, index, fate) in dead {
-            let Some(Account { cpu, .. }) = self.accounts.get(index).copied() else { continue };
+            let Some(Account { id, cpu, .. }) = self.accounts.get(index).copied() else { continue };
             if let Some(parent) = self.parent(index) {
                 let lost = self.losses.get(&index).copied().unwrap_or_default();
-                self.lose(parent, Loss::of(cpu, lost, fate == Presence::Vanished));
+                let is_told = deaths.last.binary_search_by_key(&id, |last| last.id).is_ok();
+                self.lose(parent, Loss::of(cpu, lost, fate == Presence::Vanished, is_told));
             }
         }
     }

@@ -74,10 +74,14 @@ impl World {
         }
     }
 
-    /// By how much too much may be reported, in thousandths. Of a chain that dies by the thousand while it is read, something may be held
-    /// against the wrong one.
-    pub fn too_much(self) -> u64 {
-        if self == Self::Chain { 5 } else { 0 }
+    /// By how much too much may be reported of so much, ns. Until a process was seen to adopt orphans, what two texts can hide of those that
+    /// it adopts may count twice. Of a chain that dies by the thousand while it is read, something may be held against the wrong one.
+    pub fn too_much(self, burnt: u64) -> u64 {
+        match self {
+            Self::Adopting => 2 * TICK,
+            Self::Chain => burnt / 200,
+            _ => 0,
+        }
     }
 
     /// How many gathers there are.

@@ -107,7 +107,8 @@ impl Run {
         // A child's life is held against who was its parent when that one was read. If that one goes away, and an ancestor
         // adopts the child and waits for it, all within one reading, then that is too much.
         let twice = if self.feed.by == By::Scan { 0 } else { kernel.twice };
-        let most = (kernel.burnt + self.base + twice) * (1000 + self.world.too_much()) / 1000;
+        let used = kernel.burnt + self.base + twice;
+        let most = used + if self.feed.by == By::Events { self.world.too_much(used) } else { 0 };
         if reported > most {
             return Err(format!("{reported} of {most} ns: too much by {}", reported - most));
         }
