@@ -16,6 +16,8 @@ pub struct Reading {
     p_cpu: Option<f64>,
     n_proc: f64,
     time: f64,
+    /// How long the answer took.
+    pub took: f64,
 }
 
 impl Reading {
@@ -28,13 +30,14 @@ impl Reading {
             p_cpu: answer.find("psstat", target, "p_cpu"),
             n_proc: number("n_proc"),
             time: answer.time(),
+            took: 0.0,
         }
     }
 
     /// The same of all series together.
     pub fn of_all(before: f64, answer: &Answer, sum: &Sum, after: f64) -> Self {
         let n_proc = answer.psstat("n_proc").map(|(_, n_proc)| n_proc).sum();
-        Self { before, after, cpu_time: sum.cpu_time() / 1e9, p_cpu: None, n_proc, time: answer.time() }
+        Self { before, after, cpu_time: sum.cpu_time() / 1e9, p_cpu: None, n_proc, time: answer.time(), took: 0.0 }
     }
 }
 
@@ -79,8 +82,9 @@ impl Verdict {
         let most_cpus = readings[1..].iter().filter_map(|reading| reading.p_cpu).max_by(f64::total_cmp);
         let (Standard { seconds, processes, .. }, [least, most]) = (standard, standard.shares);
         let allowed = (charged.0 * least - seconds, charged.1 * most + seconds);
-        // Who has to wait for a CPU amid a gather reads what was used later than the time.
-        let uncertain = charged.1 - charged.0;
+        // The counters are read after the time of the line, within the gather.
+        let within = |w: &[Reading]| w[1].p_cpu.unwrap_or(0.0) * w[0].took.max(w[1].took);
+        let uncertain = charged.1 - charged.0 + readings.windows(2).map(within).sum::<f64>();
         let differ = |by_p_cpu: f64| (by_p_cpu - reported).abs() > reported * 0.02 + 0.03 + uncertain;
         // A process hides up to four texts in ticks of 10 ms, which may all show at one gather.
         let beyond_all_cpus = readings.windows(2).any(|w| {

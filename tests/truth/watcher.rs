@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
+use std::time::Instant;
 
 use tempfile::NamedTempFile;
 
@@ -117,15 +118,18 @@ impl Watcher {
     /// One gather that counts; `charged` is asked before and after what each target had been charged.
     pub fn read(&mut self, charged: impl Fn() -> Vec<f64>) {
         let before = charged();
+        let asked = Instant::now();
         let answer = self.gather();
+        let took = asked.elapsed().as_secs_f64();
         let after = charged();
         for (index, target) in self.targets.iter().enumerate() {
-            let reading = if target.is_empty() {
+            let mut reading = if target.is_empty() {
                 self.sum.take_in(&answer);
                 Reading::of_all(before[index], &answer, &self.sum, after[index])
             } else {
                 Reading::new(before[index], &answer, target, after[index])
             };
+            reading.took = took;
             self.readings[index].push(reading);
         }
     }
