@@ -10,6 +10,8 @@
 
 #[path = "simulator/kernel.rs"]
 mod kernel;
+#[path = "simulator/mutations.rs"]
+mod mutations;
 #[path = "simulator/plugin.rs"]
 mod plugin;
 #[path = "simulator/run.rs"]

@@ -1,0 +1,146 @@
+//! Errors made on purpose in the ledger, the journal and the table: the simulated worlds must notice each.
+//!
+//! The test holds the list to the code: each text must stand there once. To make the errors, one after the other, in a copy, and see
+//! each of them noticed, which takes some minutes:
+//!
+//! ```sh
+//! TASKSTATS_TEST_MUTATIONS=1 cargo test --test simulator mutations -- --nocapture
+//! ```
+#![allow(clippy::print_stderr)] // how far it is
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+struct Mutation {
+    what: &'static str,
+    file: &'static str,
+    from: &'static str,
+    to: &'static str,
+}
+
+const LEDGER: &str = "src/account.rs";
+const JOURNAL: &str = "src/journal.rs";
+const TABLE: &str = "src/processes/mod.rs";
+
+const MUTATIONS: [Mutation; 14] = [
+    Mutation {
+        what: "what was counted while a child lived is not owed",
+        file: LEDGER,
+        from: "let owed = remembered(due, lost.late, 0);",
+        to: "let owed = 0;",
+    },
+    Mutation {
+        what: "what is owed is not held against a charge",
+        file: LEDGER,
+        from: ".saturating_sub(self.owed.saturating_add(lost.gone))\n    }\n\n    /// What an ancestor",
+        to: ".saturating_sub(lost.gone)\n    }\n\n    /// What an ancestor",
+    },
+    Mutation {
+        what: "the lives of one's own children are no part of a life",
+        file: LEDGER,
+        from: ".saturating_add(self.owed).saturating_add(lost.gone)",
+        to: ".saturating_add(self.owed)",
+    },
+    Mutation {
+        what: "what texts hide is passed up although nobody has adopted anything",
+        file: LEDGER,
+        from: "let hidden = if adopts { 0 } else { SLACK };",
+        to: "let hidden = 0;",
+    },
+    Mutation {
+        what: "the dead are put in order by pid, not by depth",
+        file: LEDGER,
+        from: "Reverse((*depth, *index))",
+        to: "Reverse((*depth - *depth, *index))",
+    },
+    Mutation {
+        what: "the charge for one that vanished is expected at once",
+        file: LEDGER,
+        from: "late: if late { life } else { lost.late },",
+        to: "late: if late { 0 } else { lost.late },",
+    },
+    Mutation {
+        what: "orphans are not looked for above",
+        file: LEDGER,
+        from: "self.raise_the_orphans(sights, &mut depths);",
+        to: "",
+    },
+    Mutation {
+        what: "the life of one of the dead lacks those of its own dead",
+        file: JOURNAL,
+        from: "life.add(below.lives);",
+        to: "",
+    },
+    Mutation {
+        what: "who was born to one that is gone has no ancestor",
+        file: JOURNAL,
+        from: "self.bequeath(Who::New(pid), new.ancestor);",
+        to: "self.bequeath(Who::New(pid), None);",
+    },
+    Mutation { what: "the lives of the dead stand nowhere", file: JOURNAL, from: "unseen.lives.add(life);", to: "" },
+    Mutation {
+        what: "a record that comes late is that of whoever has the pid next",
+        file: JOURNAL,
+        from: "return; // it counts as one of which nothing is known",
+        to: "",
+    },
+    Mutation {
+        what: "children are read before their parents",
+        file: TABLE,
+        from: "self.watched.iter().map(|id| (id.start, id.pid)).collect();\n        order.sort_unstable();",
+        to: "self.watched.iter().map(|id| (id.start, id.pid)).collect();\n        order.sort_unstable_by(|a, b| b.cmp(a));",
+    },
+    Mutation {
+        what: "what is told while the living are read is forgotten",
+        file: TABLE,
+        from: "self.unseen.entry(id).or_default().add_late(&later);",
+        to: "let _ = (id, later);",
+    },
+    Mutation {
+        what: "one that was there and could not be read is taken for gone",
+        file: TABLE,
+        from: "None if was_there() => Presence::Vanished,",
+        to: "None if was_there() => Presence::Gone,",
+    },
+];
+
+#[test]
+fn mutations_are_noticed() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    for Mutation { what, file, from, .. } in MUTATIONS {
+        let times = fs::read_to_string(root.join(file)).unwrap().matches(from).count();
+        assert_eq!(times, 1, "{what}: {file} must have this once: {from}");
+    }
+    if std::env::var_os("TASKSTATS_TEST_MUTATIONS").is_none() {
+        return;
+    }
+    let copy = root.join("target/mutations");
+    let mut unnoticed = Vec::new();
+    for Mutation { what, file, from, to } in MUTATIONS {
+        copy_of(root, &copy);
+        let text = fs::read_to_string(root.join(file)).unwrap();
+        fs::write(copy.join(file), text.replace(from, to)).unwrap();
+        let cargo = |command: &str| {
+            let mut cargo = Command::new(env!("CARGO"));
+            cargo.current_dir(&copy).args([command, "--locked", "--test", "simulator"]);
+            cargo.env_remove("TASKSTATS_TEST_MUTATIONS").env("CARGO_TARGET_DIR", root.join("target/mutations/target"));
+            cargo
+        };
+        assert!(cargo("check").status().unwrap().success(), "{what}: it does not compile");
+        let tested = cargo("test").args(["--", "by_"]).output().unwrap();
+        eprintln!("{}: {what}", if tested.status.success() { "NOT NOTICED" } else { "noticed" });
+        if tested.status.success() {
+            unnoticed.push(what);
+        }
+    }
+    assert!(unnoticed.is_empty(), "{unnoticed:#?}");
+}
+
+/// What the simulator is built from.
+fn copy_of(root: &Path, copy: &Path) {
+    fs::create_dir_all(copy).unwrap();
+    let what = ["src", "tests", "benches", "examples", "Cargo.toml", "Cargo.lock", "plugin.conf.example", "README.md"];
+    let copied = Command::new("cp").arg("-r").args(what.map(|path| root.join(path))).arg(copy).status();
+    assert!(copied.unwrap().success());
+}
