@@ -13,6 +13,9 @@
 //!
 //! A negative `due` is CPU of children never seen, or seen for the last time before they used it. A positive one was counted
 //! while they lived and must not be counted again when it is charged.
+//!
+//! Whoever died below a parent that died as well may have been adopted by an ancestor first. Then that one is charged instead:
+//! [`Ledger::raise_the_orphans`].
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -848,6 +851,64 @@ mod tests {
         let tree = [old(2, 9, 50, 0), old(5, 7, 90, 0), old(7, 2, 70, 0), old(9, 0, 0, 0)];
         gather(&mut ledger, &tree, &[]);
         assert_eq!(gather(&mut ledger, &[old(9, 0, 0, 211)], &[]), [1]);
+    }
+
+    /// Told at a worker: 30 ms of shells, of which 20 came through one that is gone. The worker's text shows 20 of them, and its parent is
+    /// charged for 10 ms of which nothing is known.
+    #[test]
+    fn what_texts_hide_is_looked_for_above_only_if_somebody_adopts_there() {
+        for (adopts, above) in [(false, 10), (true, 0)] {
+            let mut ledger = Ledger::default();
+            gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0)], &[]);
+            let told = |pid, lives, adopts| {
+                let (lives, orphaned) = (lives * MS, lives * MS * 2 / 3);
+                Unseen { id: id(pid), used: lives, lives, orphaned, late: 0, adopts }
+            };
+            let deaths = Deaths { last: Vec::new(), unseen: vec![told(1, 0, adopts), told(2, 30, false)] };
+            let charges = ledger.settle(&[old(1, 0, 0, 10), old(2, 1, 0, 20)], &deaths, |_| Presence::Here);
+            let reaped: Vec<_> = charges.living.iter().map(|charge| charge.reaped / MS).collect();
+            assert_eq!(reaped, [above, 30], "{adopts}");
+        }
+    }
+
+    #[test]
+    fn a_deep_chain_whose_pids_wrapped_is_charged_once() {
+        const DEEP: u32 = 3000;
+        // From the top: 1500, 1499, … 1, 3000, 2999, …
+        let pid = |depth: u32| (2 * DEEP - depth + DEEP / 2 - 1) % DEEP + 1;
+        let link = |depth: u32| {
+            let parent = if depth == 0 { 9999 } else { pid(depth - 1) };
+            Sight { id: Identity { pid: pid(depth), start: u64::from(depth) }, ..old(1, parent, 2, 0) }
+        };
+        let root = |reaped| Sight { id: Identity { pid: 9999, start: 0 }, ..old(1, 0, 0, reaped) };
+        let mut all: Vec<_> = (0..DEEP).map(link).chain([root(0)]).collect();
+        all.sort_unstable_by_key(|sight| sight.id);
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &all, &[]);
+        assert_eq!(gather(&mut ledger, &[root(u64::from(DEEP) * 2 + 7)], &[]), [7]);
+    }
+
+    /// The lower half vanishes at one gather, the upper half is gone at the next, and 10 s of children that nobody has seen are charged: all
+    /// of it counts but what may be in doubt, which is the lower half.
+    #[test]
+    fn a_chain_that_dies_while_it_is_read_is_owed_once() {
+        let chain = |from: u32, to: u32| (from..to).map(|pid| old(pid, pid - 1, 50, 0));
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &chain(1, 101).collect::<Vec<_>>(), &[]);
+        let vanished: Vec<_> = (51..101).collect();
+        assert_eq!(gather(&mut ledger, &chain(1, 51).collect::<Vec<_>>(), &vanished).iter().sum::<u64>(), 0);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 99 * 50 + 10_000)], &[]), [10_000 - 49 * 50]);
+    }
+
+    #[test]
+    fn the_parent_is_the_last_with_its_pid_that_started_before() {
+        let mut ledger = Ledger::default();
+        let sight = |pid, start, ppid| Sight { id: Identity { pid, start }, ..newborn(pid, ppid, 9, 0) };
+        ledger.open_accounts(
+            [(10, 5), (10, 8), (11, 6), (12, 9)].map(|(pid, start)| (sight(pid, start, 10).id, 10)).into_iter(),
+        );
+        let parent = |place| ledger.parent(place).map(|parent| ledger.accounts[parent].id.start);
+        assert_eq!([parent(2), parent(3)], [Some(5), Some(8)]);
     }
 
     #[test]

@@ -234,7 +234,8 @@ impl Agent {
         lines
     }
 
-    /// Select, sample, account; returns the middle of the time in which the members were read, CLOCK_MONOTONIC (ns). `None`: `/proc` could not be listed, and nothing was done.
+    /// Select, sample, account; returns the middle of the time in which the members were read, CLOCK_MONOTONIC (ns). `None`: `/proc` could
+    /// not be listed, and nothing was done.
     fn look(&mut self) -> Option<u64> {
         let begun = self.host.clock.monotonic();
         self.learn_who_exists()?;
