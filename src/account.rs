@@ -7,7 +7,8 @@
 //! reaped  cutime + cstime: the whole lives of the children it waited for, and what those had reaped
 //! gone    the lives, as last seen, of its children that went away since the last gather
 //! due   = owed + gone − Δreaped          used by the gone and not charged to it so far
-//! charge  Δown + max(0, −due)            only grows
+//! used    what those had used that nobody has seen, by their records, if it is their nearest ancestor by birth
+//! charge  Δown + max(0, −due) + used     only grows
 //! owed  = min(max(0, due), slack)        what the kernel may still charge
 //! ```
 //!
@@ -132,8 +133,8 @@ struct Balance {
     own: u64,
     reaped: u64,
     owed: u64,
-    /// What it may be charged for orphans that were counted before, if it is this process that has adopted them. Unlike what is owed, it is no
-    /// part of its life.
+    /// CPU of orphans, already counted, that the kernel may charge to this process if it was the adopter. Unlike `owed`, it is no part of
+    /// its life.
     #[serde(default)]
     doubt: u64,
 }
@@ -184,6 +185,40 @@ impl Loss {
     }
 }
 
+/// The lives of orphans that were lost below a process, for whom an ancestor may have been charged instead; ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Orphans {
+    /// Records told of them, and whoever was charged for them shows it, but for rounding.
+    certain: u64,
+    /// No record told of them, or the charge may not show yet.
+    doubtful: u64,
+    /// The part of all whose charge may not show yet.
+    late: u64,
+}
+
+impl Orphans {
+    fn are_none(self) -> bool {
+        self.certain == 0 && self.doubtful == 0
+    }
+
+    /// Meets an ancestor that was charged for something of which nothing else is known. Returns what is not lost below the process any more,
+    /// and what is below the ancestor.
+    fn meet(&mut self, excess: u64, adopts: bool) -> (u64, Loss) {
+        let doubtful = self.doubtful.min(excess);
+        let shown = self.certain.min(excess - doubtful);
+        self.doubtful -= doubtful;
+        self.certain -= shown;
+        let (gone, left) = (doubtful.saturating_add(shown), self.doubtful);
+        if !adopts {
+            return (shown, Loss { gone, doubt: left, doubt_late: self.late.min(left), ..Loss::default() });
+        }
+        // What does not show yet will show here, unless the adopter was exiting, so that an orphan went further up.
+        let certain = std::mem::take(&mut self.certain);
+        let gone = gone.saturating_add(certain).saturating_add(left);
+        (shown.saturating_add(certain), Loss { gone, late: self.late.min(gone), ..Loss::default() })
+    }
+}
+
 impl Balance {
     /// What the parent is charged when this process is reaped, so far as it is known: with what was counted of its
     /// children and did not show in its own text yet.
@@ -201,18 +236,21 @@ impl Balance {
         reaped.saturating_sub(self.reaped).saturating_sub(self.owed.saturating_add(lost.gone))
     }
 
-    /// What an ancestor may have been charged for instead of this process, and the part of it that may also be charged later, to
-    /// whichever ancestor.
+    /// Returns the orphans for whom an ancestor may have been charged instead of this process.
     ///
-    /// Where records told of them, orphans are told apart from others by the amount alone: what two texts can hide is due to this process,
-    /// unless it is known that an ancestor `adopts`.
-    fn adoptable(self, lost: Loss, sight: &Sight, adopts: bool) -> (u64, u64) {
+    /// Records do not say who waited for an orphan. What two texts can hide may only be hidden, so that much is taken as due here, unless an
+    /// ancestor is known to adopt.
+    fn orphans(self, lost: Loss, sight: &Sight, is_adopter_above: impl FnOnce() -> bool) -> Orphans {
         let due = self.due(lost, sight.reaped);
         let (orphaned, told) = if sight.zombie { (lost.gone, lost.told) } else { (lost.orphaned, lost.orphaned_told) };
+        if due.min(orphaned) == 0 {
+            return Orphans::default();
+        }
         let untold = orphaned.saturating_sub(told);
-        let hidden = if adopts { 0 } else { SLACK };
+        let hidden = if is_adopter_above() { 0 } else { SLACK };
         let all = due.min(untold.saturating_add(told.min(due.saturating_sub(hidden))));
-        (all, all.min(untold.max(lost.late)))
+        let doubtful = all.min(untold.max(lost.late));
+        Orphans { certain: all - doubtful, doubtful, late: lost.late }
     }
 
     /// The rule. Returns the charge.
@@ -224,7 +262,7 @@ impl Balance {
         let doubt = self.doubt.saturating_add(lost.doubt);
         let (counted, doubt) = (unseen.saturating_sub(doubt), doubt.saturating_sub(unseen));
         let due = self.due(lost, reaped);
-        // What two texts can hide, whosever it is.
+        // Together no more than two texts can hide.
         let remembered = |due: u64, late, besides| {
             let hidden = SLACK.saturating_sub(besides);
             if stale { due } else { due.min(hidden.saturating_add(late)) }
@@ -441,44 +479,42 @@ impl Ledger {
     ///
     /// Without this, a tree that dies at once below a subreaper would count twice: as last seen, a grandchild's life goes to
     /// the parent of its dead parent; the kernel charges it to the subreaper. Whoever was charged, it is an ancestor as of the
-    /// last gather: orphans only ever go to one. It shows by a charge of which nothing else is known. Where it may show later, it is held
-    /// against all of them, which may be too little rather than too much.
+    /// last gather: orphans only ever go to one. It is the one with a charge of which nothing else is known. If the charge may come
+    /// later, every ancestor waits for it: the sum may be too low, never too high.
     fn raise_the_orphans(&mut self, sights: &[Sight], depths: &mut Depths) {
         let lost = self.losses.iter().filter(|(_, lost)| lost.gone > 0).map(|(index, _)| *index);
         let mut losers: Vec<_> = lost.map(|index| (depths.get(index, self), index)).collect();
         losers.sort_unstable_by(|a, b| b.cmp(a));
+        let is_any_adopter = self.accounts.iter().any(|account| account.adopts);
         for (depth, index) in losers {
             let Some(sight) = self.sight(index, sights) else { continue };
             let Some(Account { cpu, .. }) = self.accounts.get(index).copied() else { continue };
             let lost = self.losses.get(&index).copied().unwrap_or_default();
-            let above: Vec<_> = self.above(index).take(depth as usize).collect();
-            let adopts = |index: &usize| self.accounts.get(*index).is_some_and(|account| account.adopts);
-            let (mut adoptable, mut doubtful) = cpu.adoptable(lost, sight, above.iter().any(adopts));
-            let (late, mut certain) = (lost.late, adoptable - doubtful);
-            for above in above {
-                if adoptable == 0 {
-                    break;
-                }
+            let depth = depth as usize;
+            let is_adopter_above =
+                || is_any_adopter && self.above(index).take(depth).any(|above| self.adopts(above, sights));
+            let mut orphans = cpu.orphans(lost, sight, is_adopter_above);
+            let mut next = self.parent(index);
+            for _ in 0..depth {
+                let Some(above) = next.filter(|_| !orphans.are_none()) else { break };
+                next = self.parent(above);
                 let Some(sight) = self.sight(above, sights) else { continue };
-                let Some(Account { cpu, adopts, .. }) = self.accounts.get(above).copied() else { continue };
+                let Some(Account { cpu, .. }) = self.accounts.get(above).copied() else { continue };
                 let lost = self.losses.get(&above).copied().unwrap_or_default();
-                let shown = adoptable.min(cpu.excess(lost, sight.reaped));
-                doubtful = doubtful.saturating_sub(shown);
-                // The adopter may have been exiting, so that the orphan went further up.
-                let (met, left) = if adopts { (adoptable, doubtful) } else { (shown, adoptable - shown) };
-                let (doubt, of_it) = if adopts { (0, late.min(met)) } else { (doubtful, 0) };
-                self.lose(
-                    above,
-                    Loss { gone: met, late: of_it, doubt, doubt_late: late.min(doubt), ..Loss::default() },
-                );
-                adoptable = left;
-                let moved = met.min(certain);
-                certain -= moved;
+                let adopts = self.adopts(above, sights);
+                let (moved, loss) = orphans.meet(cpu.excess(lost, sight.reaped), adopts);
+                self.lose(above, loss);
                 if let Some(lost) = self.losses.get_mut(&index) {
                     lost.gone = lost.gone.saturating_sub(moved);
                 }
             }
         }
+    }
+
+    /// Whether a member was seen to adopt orphans, and is alive to do so.
+    fn adopts(&self, index: usize, sights: &[Sight]) -> bool {
+        let is_known = self.accounts.get(index).is_some_and(|account| account.adopts);
+        is_known && self.sight(index, sights).is_some_and(|sight| !sight.zombie)
     }
 
     /// The sight of a member that is still one.

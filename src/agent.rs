@@ -188,10 +188,10 @@ impl Agent {
         Instant::now() + PRIMING
     }
 
-    /// Looks twice. Whoever was listed and had exited before it could be read has left its whole life, of unknown length, with a parent that
-    /// may have been read before: the second look is the base.
+    /// Looks twice: the second look is the base. A process that exits between being listed and being read is charged to its parent, perhaps
+    /// after that was read: a charge for CPU from before the start.
     fn take_base(&mut self) -> Option<u64> {
-        self.look();
+        self.observe();
         self.series.clear();
         self.processes.resume([None; 3]);
         self.look()

@@ -308,11 +308,12 @@ impl Series {
         reading.members = members;
     }
 
-    /// Whether what a member has used since the last gather belongs here: it was a member before, here or of another series, or was born
-    /// since, or belongs here by itself, wherever it was before.
+    /// Whether what a member has used since the last gather belongs here: it was a member before, or was born since, or, unless this is the
+    /// base, was known at the last gather (as a member of another series), or belongs here by itself.
     fn counts(&self, member: &Member, reading: &Reading) -> bool {
-        let is_known = || reading.previous.is_some() && reading.samples.get(member.id).is_some_and(|s| s.complete);
-        member.root.is_none() || self.has(member.id) || reading.processes.is_newborn(member.id) || is_known()
+        let is_known = || reading.samples.get(member.id).is_some_and(|sample| sample.complete);
+        let is_new_here = || reading.previous.is_some() && (member.root.is_none() || is_known());
+        self.has(member.id) || reading.processes.is_newborn(member.id) || is_new_here()
     }
 
     /// What a member adds to the CPU, and to the parts of it in user and in system mode, ns, unless a cgroup carries that.

@@ -45,7 +45,7 @@ const MUTATIONS: [Mutation; 14] = [
     Mutation {
         what: "what texts hide is passed up although nobody has adopted anything",
         file: LEDGER,
-        from: "let hidden = if adopts { 0 } else { SLACK };",
+        from: "let hidden = if is_adopter_above() { 0 } else { SLACK };",
         to: "let hidden = 0;",
     },
     Mutation {
