@@ -33,8 +33,8 @@ const MUTATIONS: [Mutation; 14] = [
     Mutation {
         what: "what is owed is not held against a charge",
         file: LEDGER,
-        from: ".saturating_sub(self.owed.saturating_add(lost.gone))\n    }\n\n    /// What an ancestor",
-        to: ".saturating_sub(lost.gone)\n    }\n\n    /// What an ancestor",
+        from: ".saturating_sub(self.owed.saturating_add(lost.gone))\n    }\n\n    /// Returns the orphans",
+        to: ".saturating_sub(lost.gone)\n    }\n\n    /// Returns the orphans",
     },
     Mutation {
         what: "the lives of one's own children are no part of a life",
