@@ -360,9 +360,10 @@ const PROCMAPS: &str = r#"
     collect = ["psstat"]
 "#;
 
-/// A made-up process with so much PSS (kB).
+/// A made-up process with so much PSS (kB), and 1 MiB of resident memory, since its PSS cannot be more.
 fn put(proc: &FakeProc, stat: &Stat, pss: u32) {
     proc.put(stat);
+    proc.write(&format!("{}/stat", stat.pid), stat.text().replace(" 0 100 0 ", " 0 256 0 "));
     let text = format!("1000-2000 ---p 00000000 00:00 0 [rollup]\nRss: 9000 kB\nPss: {pss} kB\nPss_Anon: 1 kB\n");
     proc.write(&format!("{}/smaps_rollup", stat.pid), text);
 }
