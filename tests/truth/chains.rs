@@ -44,7 +44,7 @@ fn chains_out_of_order() -> ! {
 }
 
 /// What each of these uses, besides what it costs to be forked and to exit.
-const LINK: Duration = Duration::from_micros(200);
+const LINK: Duration = Duration::from_micros(500);
 
 /// Chains of 3,000. Each does some work: of a life without, some percent are in nobody's times, since the kernel charges the parent while
 /// the child still leaves its CPU.
@@ -53,7 +53,7 @@ fn chains_of_vforks() -> ! {
     ready();
     loop {
         let work = || burn(Duration::from_millis(10));
-        Chain { stacks: &mut stacks, before: &|_| (), work: Duration::from_micros(500), at_the_end: &work }.run();
+        Chain { stacks: &mut stacks, before: &|_| (), work: LINK, at_the_end: &work }.run();
     }
 }
 
