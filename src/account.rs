@@ -16,7 +16,7 @@
 //! while they lived and must not be counted again when it is charged.
 //!
 //! Whoever died below a parent that died as well may have been adopted by an ancestor first. Then that one is charged instead:
-//! [`Ledger::raise_the_orphans`].
+//! `raise_the_orphans`.
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
