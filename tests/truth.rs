@@ -69,7 +69,7 @@ use renamed::RENAMED;
 use running::Workload;
 use servers::SERVERS;
 use support::PublicBinary;
-use unseen::UNSEEN;
+use unseen::{RECORDED, UNSEEN};
 use verdict::{Standard, Verdict};
 use watcher::{Target, Watcher, Way};
 use workloads::WORKLOADS;
@@ -87,10 +87,10 @@ const BY_CGROUP: [(&str, RangeInclusive<f64>); 3] =
 const TOGETHER: [(&str, f64); 6] = [
     ("children_of_5ms", 0.99),
     ("subreaper", 0.99),
-    ("orphans_of_5ms", 0.96),
-    ("autoreaped_of_5ms", 0.96),
-    ("multithreaded_orphans", 0.96),
-    ("walking_daemon", 0.96),
+    ("orphans_of_5ms", RECORDED),
+    ("autoreaped_of_5ms", RECORDED),
+    ("multithreaded_orphans", RECORDED),
+    ("walking_daemon", RECORDED),
 ];
 
 fn main() -> ExitCode {
@@ -175,7 +175,7 @@ fn adopter_and_tree() -> Result<Vec<Said>, Skipped> {
     let standard = |way, target| {
         Standard::least(match (way, target) {
             (_, 1) => 0.99, // it waits for them, so that nothing is lost
-            (Way::Events, _) => 0.96,
+            (Way::Events, _) => RECORDED,
             _ => 0.0,
         })
     };
