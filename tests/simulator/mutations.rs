@@ -23,7 +23,7 @@ const LEDGER: &str = "src/account.rs";
 const JOURNAL: &str = "src/journal.rs";
 const TABLE: &str = "src/processes/mod.rs";
 
-const MUTATIONS: [Mutation; 14] = [
+const MUTATIONS: [Mutation; 13] = [
     Mutation {
         what: "what was counted while a child lived is not owed",
         file: LEDGER,
@@ -41,12 +41,6 @@ const MUTATIONS: [Mutation; 14] = [
         file: LEDGER,
         from: ".saturating_add(self.owed).saturating_add(lost.gone)",
         to: ".saturating_add(self.owed)",
-    },
-    Mutation {
-        what: "what texts hide is passed up although nobody has adopted anything",
-        file: LEDGER,
-        from: "let hidden = if is_adopter_above() { 0 } else { SLACK };",
-        to: "let hidden = 0;",
     },
     Mutation {
         what: "the dead are put in order by pid, not by depth",
