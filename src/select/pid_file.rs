@@ -46,7 +46,7 @@ impl PidFile {
         Self { name: name_of(&path).into(), path, stale, accepted: Vec::new(), file: None }
     }
 
-    /// Its path, and the processes accepted for it.
+    /// Its path, and the processes accepted for it: those not stale when they were first found.
     pub(super) fn memory(&self) -> (String, Vec<Identity>) {
         (self.path.to_string_lossy().into_owned(), self.accepted.clone())
     }
@@ -60,9 +60,10 @@ impl PidFile {
 
     /// The processes it names now, under the file's name.
     pub(super) fn find<'a>(&mut self, view: &mut View<'a>) -> Found<'a> {
+        let before = std::mem::take(&mut self.accepted);
         let mut found = match view.pidfiles.read(&self.path, self.file.take()) {
             Ok(file) => {
-                let found = self.processes_of(&file, view);
+                let found = self.processes_of(&file, &before, view);
                 self.file = Some(file);
                 found
             }
@@ -72,13 +73,11 @@ impl PidFile {
                 Found { incomplete: is_forbidden || is_shortage(&error), ..Found::default() }
             }
         };
-        self.accepted.clear();
-        self.accepted.extend(found.roots.iter().map(|stat| stat.id));
         found.name = Some(Arc::clone(&self.name));
         found
     }
 
-    fn processes_of<'a>(&self, file: &Pidfile, view: &mut View<'a>) -> Found<'a> {
+    fn processes_of<'a>(&mut self, file: &Pidfile, before: &[Identity], view: &mut View<'a>) -> Found<'a> {
         if let Some(instead) = &file.instead {
             let path = self.path.display();
             view.complaints.add(Trouble::Failed, format!("Pidfile {path}: its first line is {instead:?}, not a pid"));
@@ -90,18 +89,20 @@ impl PidFile {
             view.complaints
                 .add(Trouble::Absent, format!("Pidfile {}: no process has the pid {first}{more}", self.path.display()));
         }
-        found.roots.retain(|stat| self.accepts(file, stat, view));
+        let booted = view.clock.realtime().saturating_sub(view.clock.boottime());
+        found.roots.retain(|stat| {
+            if before.contains(&stat.id) || !is_stale(file, stat, booted) {
+                self.accepted.push(stat.id);
+                return true;
+            }
+            self.warn_of_stale(stat, view);
+            self.stale == StalePolicy::Warn
+        });
         found
     }
 
-    fn accepts(&self, file: &Pidfile, stat: &Stat, view: &mut View) -> bool {
-        if self.accepted.contains(&stat.id) {
-            return true;
-        }
-        let booted = view.clock.realtime().saturating_sub(view.clock.boottime());
-        if !is_stale(file, stat, booted) {
-            return true;
-        }
+    /// Warns at each gather: a warning between two gathers is not shown.
+    fn warn_of_stale(&self, stat: &Stat, view: &mut View) {
         let skipped = self.stale == StalePolicy::Skip;
         view.complaints.add(
             Trouble::Absent,
@@ -112,7 +113,6 @@ impl PidFile {
                 if skipped { "left out (pid_file_stale = \"warn\" counts it)" } else { "counted all the same" },
             ),
         );
-        !skipped
     }
 }
 
