@@ -18,13 +18,16 @@ use crate::kernel::taskstats::COUNTERS;
 /// So many dead are kept before it is asked which of them are gone.
 const DEAD_MAX: usize = 1024;
 
-/// A process. A pid can be two in one interval: one that was known when it began, and one born since.
+/// A process. A pid can be two in one interval: one that was known when it began, and one born since; and an ancestor that was known
+/// and has exited long ago can have had the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Who {
     /// Known at the last gather.
     Known(u32),
     /// Born since.
     New(u32),
+    /// Known at an earlier gather, and exited since: an ancestor of a process that has not been read so far.
+    Exited(Identity),
 }
 
 /// CPU, ns: all of it, and the parts in user and in system mode.
@@ -148,7 +151,7 @@ pub struct Later {
     /// The records of those that were known and could not be read any more, or were found gone before they were told.
     pub records: Vec<(u32, Box<Record>)>,
     /// What stands for those that were born and died since the last gather, beyond what was told before.
-    pub unseen: Vec<(u32, Unseen)>,
+    pub unseen: Vec<(Who, Unseen)>,
 }
 
 /// A process born since the last gather.
@@ -202,9 +205,7 @@ pub struct Journal {
     new: BTreeMap<u32, New>,
     /// So many were born. That it begins anew after 4 billion confuses nobody: they are not born in one interval.
     births: u32,
-    /// The pids of the known that were found gone just now, sorted.
-    gone: Vec<u32>,
-    /// Those of them that were before their records were told.
+    /// The pids of the known that were found gone just now before their records were told.
     awaited: BTreeMap<u32, Option<Box<Record>>>,
     /// The pids that went to others before the records of those that had them were told: these are the next of these pids. Those
     /// found in the last drain, and in this one.
@@ -292,11 +293,10 @@ impl Journal {
     pub fn let_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<Record>>)> {
         self.flush();
         self.prune(is_gone);
-        let Self { ended, known, changed, gone: pids, awaited, .. } = self;
+        let Self { ended, known, changed, awaited, .. } = self;
         let gone = ended.extract_if(.., |pid, ended| ended.is_gone || is_gone(*pid));
         awaited.clear();
         let gone = gone.map(|(pid, ended)| {
-            pids.push(pid);
             if ended.record.is_none() {
                 awaited.insert(pid, None);
             }
@@ -309,10 +309,15 @@ impl Journal {
 
     /// Ends the interval: what else happened in it. `read` reads one that exists, and if it is told that the process may have ended,
     /// makes sure that no thread has its pid. Those born since are known from now on, if they could be read: `born` takes them as
-    /// they are now.
-    pub fn settle(&mut self, read: impl FnMut(u32, bool) -> Option<Stat>, born: impl FnMut(Stat)) -> Changes {
+    /// they are now. `exited` returns which process with this pid was known and has exited.
+    pub fn settle(
+        &mut self,
+        read: impl FnMut(u32, bool) -> Option<Stat>,
+        born: impl FnMut(Stat),
+        exited: impl Fn(u32) -> Option<Identity>,
+    ) -> Changes {
         let births = self.read_the_new(read, born);
-        self.make_known(&births);
+        self.make_known(&births, exited);
         let changed = std::mem::take(&mut self.changed).into_iter();
         let changed = changed.map(|pid| (pid, self.ended.get(&pid).and_then(|ended| ended.record.clone()))).collect();
         let new = &self.new;
@@ -339,9 +344,16 @@ impl Journal {
         let records = vanished.into_iter().filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
         let latecomers = std::mem::take(&mut self.awaited).into_iter().filter_map(|(pid, record)| Some((pid, record?)));
         let records = records.chain(latecomers).collect();
-        let unseen = self.unseen.extract_if(.., |who, _| matches!(who, Who::Known(_)));
-        let unseen = unseen.map(|(Who::Known(pid) | Who::New(pid), sums)| (pid, sums));
+        let unseen = self.unseen.extract_if(.., |who, _| matches!(who, Who::Known(_) | Who::Exited(_)));
         Later { records, unseen: unseen.collect() }
+    }
+
+    /// The exited processes that are ancestors of some that have not been read so far.
+    pub fn exited_ancestors(&self) -> impl Iterator<Item = Identity> {
+        self.new.values().filter_map(|new| match new.ancestor? {
+            Who::Exited(id) => Some(id),
+            Who::Known(_) | Who::New(_) => None,
+        })
     }
 
     /// Which of the processes that have had this pid is there now.
@@ -359,6 +371,7 @@ impl Journal {
         match who {
             Who::Known(pid) => self.known.contains(&pid),
             Who::New(pid) => self.birth(pid) == birth,
+            Who::Exited(_) => true,
         }
     }
 
@@ -389,6 +402,7 @@ impl Journal {
         match before {
             Who::New(pid) => self.bury(pid),
             Who::Known(pid) => self.ended.entry(pid).or_default().is_gone = true,
+            Who::Exited(_) => {} // it has no pid any more
         }
     }
 
@@ -408,6 +422,7 @@ impl Journal {
         match who {
             Who::New(pid) => self.new.get(&pid).is_some_and(|new| new.ended),
             Who::Known(pid) => self.ended.get(&pid).is_some_and(|ended| ended.is_told),
+            Who::Exited(_) => true,
         }
     }
 
@@ -451,7 +466,7 @@ impl Journal {
                 }
             }
             // Nobody knows since when it was there, if it is not awaited: it may have been hidden, or counted already.
-            None => {
+            Some(Who::Exited(_)) | None => {
                 if let Some(record) = self.awaited.get_mut(&exit.pid) {
                     *record = Some(Box::new(exit));
                 }
@@ -562,25 +577,25 @@ impl Journal {
         self.new.get(&unread.last()?)?.ancestor
     }
 
-    fn make_known(&mut self, births: &[Birth]) {
-        for pid in births.iter().map(|birth| birth.id.pid) {
-            self.known.insert(pid);
-            if let Some(New { ended: true, end, .. }) = self.new.remove(&pid) {
-                let record = end.map(|end| Box::new(end.record));
-                self.ended.insert(pid, Ended { is_told: record.is_some(), record, is_gone: false });
-            }
+    fn make_known(&mut self, births: &[Birth], exited: impl Fn(u32) -> Option<Identity>) {
+        let Self { known, ended, new, descent, .. } = self;
+        let ends = births.iter().filter_map(|birth| Some((birth.id.pid, new.remove(&birth.id.pid)?)));
+        for (pid, New { end, .. }) in ends.filter(|(_, new)| new.ended) {
+            let record = end.map(|end| Box::new(end.record));
+            ended.insert(pid, Ended { is_told: record.is_some(), record, is_gone: false });
         }
-        self.descent.clear();
-        let gone = std::mem::take(&mut self.gone);
-        for (pid, new) in &mut self.new {
-            // One that went away just now can still be told by its pid until the next time.
-            new.ancestor = new.ancestor.and_then(|ancestor| match ancestor {
-                Who::New(pid) | Who::Known(pid) if self.known.contains(&pid) => Some(Who::Known(pid)),
-                Who::Known(pid) if gone.binary_search(&pid).is_err() => None,
-                Who::Known(_) | Who::New(_) => Some(ancestor),
-            });
-            self.descent.extend(new.ancestor.map(|ancestor| (ancestor, *pid)));
+        let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.id.pid).is_ok();
+        descent.clear();
+        for (pid, new) in new {
+            // Before those that were read are known: they may have the pids of those that have exited.
+            new.ancestor = match new.ancestor {
+                Some(Who::New(above)) if is_read(&above) => Some(Who::Known(above)),
+                Some(Who::Known(above)) if !known.contains(&above) => exited(above).map(Who::Exited),
+                ancestor => ancestor,
+            };
+            descent.extend(new.ancestor.map(|ancestor| (ancestor, *pid)));
         }
+        known.extend(births.iter().map(|birth| birth.id.pid));
     }
 }
 
@@ -606,6 +621,10 @@ mod tests {
 
     fn stat(pid: u32, state: char) -> Stat {
         Stat::parse(format!("{pid} (x) {state} 1 0 0 0 0 0 0 0 0 0 1 2 3 4 20 0 1 0 {pid} 0 5\n").as_bytes()).unwrap()
+    }
+
+    fn id(pid: u32) -> Identity {
+        Identity { pid, start: pid.into() }
     }
 
     fn record(pid: u32, parent: u32, cpu: u64) -> Record {
@@ -662,7 +681,7 @@ mod tests {
             let find = |pid: u32| there.iter().find(|(there, _)| *there == pid);
             let gone = self.journal.let_go(&|pid| find(pid).is_none());
             let read = |pid: u32, _| Some(stat(pid, find(pid)?.1));
-            let Changes { changed, births, mut unseen } = self.journal.settle(read, drop);
+            let Changes { changed, births, mut unseen } = self.journal.settle(read, drop, |pid| Some(id(pid)));
             unseen.sort_by_key(|(who, _)| *who);
             Settled { gone, changed, births, unseen }
         }
@@ -743,6 +762,23 @@ mod tests {
         assert_eq!(sums, [(Known(11), 3), (Born(11), 4)]);
         // From now on the new one is the known one.
         assert_eq!(told.live(11, 22, 9).sums(), [(Known(11), 1, 9, 9, 0)]);
+    }
+
+    /// A daemon leaves its work to a child and exits, again and again, and at no gather is there anybody who can be read.
+    #[test]
+    fn an_ancestor_that_has_exited_is_known_as_long_as_nobody_below_it_was_read() {
+        let mut told = Told::begin(true);
+        told.fork(11, 20).end(11, 10, 50).reap(11).reap(20);
+        assert_eq!(told.sums(), []);
+        for pid in 21..25 {
+            told.fork(pid - 1, pid).end(pid - 1, 1, 5).reap(pid);
+            // Another gets the pid of the ancestor, which does not make it one.
+            told.live(10, 11, 1);
+            let sums = told.sums().into_iter().filter(|(_, count, ..)| *count > 0);
+            let sums: Vec<_> = sums.map(|(who, count, used, ..)| (who, count, used)).collect();
+            assert_eq!(sums, [(Known(10), 1, 1), (Who::Exited(id(11)), 1, 5)]);
+        }
+        assert_eq!(told.journal.exited_ancestors().collect::<Vec<_>>(), [id(11)]);
     }
 
     #[test]
@@ -827,7 +863,7 @@ mod tests {
         journal.flush();
         journal.settled();
         assert!(journal.let_go(&|_| false).is_empty());
-        let changes = journal.settle(|pid, _| Some(stat(pid, 'S')), drop);
+        let changes = journal.settle(|pid, _| Some(stat(pid, 'S')), drop, |_| None);
         assert!(changes.unseen.is_empty());
         assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [13]);
     }
@@ -886,7 +922,7 @@ mod tests {
         let mut told = Told::begin(true);
         told.fork(10, 20).fork(20, 21).end(20, 10, 1);
         told.journal.let_go(&|_| false);
-        let changes = told.journal.settle(|pid, _| (pid == 21).then(|| stat(21, 'S')), drop);
+        let changes = told.journal.settle(|pid, _| (pid == 21).then(|| stat(21, 'S')), drop, |_| None);
         assert_eq!(changes.births[0].ancestor, Some(Known(10)));
     }
 
@@ -900,7 +936,7 @@ mod tests {
         let Later { records, unseen } = told.journal.conclude(&is_gone, [11].into_iter());
         assert_eq!(records, [(11, Box::new(record(11, 10, 70)))]);
         let counts: Vec<_> = unseen.iter().map(|(pid, unseen)| (*pid, unseen.count, unseen.used.cpu)).collect();
-        assert_eq!(counts, [(10, 1, 5), (11, 1, 7)]);
+        assert_eq!(counts, [(Known(10), 1, 5), (Known(11), 1, 7)]);
         let changes = told.settle();
         assert_eq!((changes.gone, changes.unseen), (vec![(11, None)], vec![]));
     }
@@ -964,7 +1000,7 @@ mod tests {
             asked.push((pid, may_have_ended));
             None
         };
-        told.journal.settle(read, drop);
+        told.journal.settle(read, drop, |_| None);
         assert_eq!(asked, [(20, false), (21, true)]);
     }
 }

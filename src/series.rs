@@ -23,7 +23,8 @@ pub struct Series {
     /// How it is written.
     pub output: Arc<Output>,
     members: Vec<Member>,
-    /// Those that went away by the last gather: who was born to them may be told of at the next.
+    /// Members that exited by the last gather, and earlier ones that still have descendants which were never read: events name those by
+    /// them.
     #[serde(skip)]
     departed: Vec<Member>,
     top: Vec<Root>,
@@ -200,8 +201,11 @@ impl Series {
         }
         let unseen = self.unseen(&reading);
         self.credit_all(&reading, &unseen);
-        let departed = self.departures(&reading);
+        let mut departed = self.departures(&reading);
         let (started, exited) = (self.births(&reading), departed.len() as u64);
+        let is_ancestor = |member: &Member| reading.processes.is_exited_ancestor(member.id);
+        departed.extend(self.departed.extract_if(.., |member| is_ancestor(member)));
+        departed.sort_unstable_by_key(|member| member.id);
         let unseen = unseen.into_iter().map(|unseen| unseen.count).fold(0, u64::saturating_add);
         self.started = self.started.saturating_add(started).saturating_add(unseen);
         self.exited = self.exited.saturating_add(exited).saturating_add(unseen);
@@ -348,14 +352,12 @@ impl Series {
         new.map(|member| u64::from(reading.processes.is_newborn(member.id))).sum()
     }
 
-    /// The members of before that went away, and those that did before they could be read. Sorted by pid.
+    /// The members of before that went away, and those that did before they could be read.
     fn departures(&self, reading: &Reading) -> Vec<Member> {
         let known = without(&self.members, &reading.members);
         let known = known.filter(|member| reading.processes.presence(member.id) != Presence::Here);
         let vanished = without(&reading.vanished, &self.members);
-        let mut departed: Vec<_> = known.chain(vanished).copied().collect();
-        departed.sort_unstable_by_key(|member| member.id);
-        departed
+        known.chain(vanished).copied().collect()
     }
 
     /// A root that went away leaves a place; another that was no member before takes one. The same coming back takes its own.

@@ -307,6 +307,12 @@ struct Follower {
     members: BTreeMap<Identity, u32>,
 }
 
+fn pid_of(who: Who) -> u32 {
+    match who {
+        Who::Known(pid) | Who::New(pid) | Who::Exited(Identity { pid, .. }) => pid,
+    }
+}
+
 impl Follower {
     /// The CPU that all are charged.
     fn gather(&mut self, kernel: &mut Kernel) -> u64 {
@@ -327,7 +333,7 @@ impl Follower {
         let kernel = RefCell::new(kernel);
         let is_gone = |pid| !kernel.borrow().processes.contains_key(&pid);
         let gone = self.journal.let_go(&is_gone);
-        let Changes { births, unseen, .. } = self.journal.settle(|pid, _| kernel.borrow().stat(pid), drop);
+        let Changes { births, unseen, .. } = self.journal.settle(|pid, _| kernel.borrow().stat(pid), drop, |_| None);
         let later = self.journal.conclude(&is_gone, std::iter::empty());
         assert!(later.records.is_empty() && later.unseen.is_empty(), "nothing happens meanwhile");
         let kernel = kernel.into_inner();
@@ -338,12 +344,12 @@ impl Follower {
         });
         let last = last.collect();
         for birth in births {
-            let above = birth.ancestor.map(|(Who::Known(pid) | Who::New(pid))| pid).expect("an ancestor");
+            let above = birth.ancestor.map(pid_of).expect("an ancestor");
             assert!(self.members.keys().any(|id| id.pid == above), "of the tree");
             self.members.insert(birth.id, above);
         }
-        let unseen = unseen.into_iter().map(|(Who::Known(pid) | Who::New(pid), sums)| Unseen {
-            id: *self.members.keys().find(|id| id.pid == pid).expect("a member"),
+        let unseen = unseen.into_iter().map(|(who, sums)| Unseen {
+            id: *self.members.keys().find(|id| id.pid == pid_of(who)).expect("a member"),
             used: sums.used.cpu,
             lives: sums.lives.cpu,
             orphaned: sums.orphaned.cpu,

@@ -62,6 +62,8 @@ pub struct Processes {
     adopters: BTreeMap<Identity, u32>,
     /// They, and those that went away before: whose pids may still be told of until the next gather. Sorted by pid.
     departed: Vec<Identity>,
+    /// Exited processes that are ancestors of some that were born and have not been read so far. Sorted by pid.
+    exited_ancestors: Vec<Identity>,
     /// What stands for those that were born and died since, at others.
     unseen: BTreeMap<Identity, Unseen>,
     /// Those born since, with their nearest ancestors by birth, sorted by pid.
@@ -141,14 +143,15 @@ impl Processes {
         let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
         let orphans: Vec<_> = orphans.collect();
         self.let_go(gone);
-        let Changes { changed, births, unseen } = journal.settle(&mut look, |stat| self.table.add(stat));
+        let now_or_before = |pid| with_pid(&self.departed, pid).or_else(|| with_pid(&departed, pid));
+        let Changes { changed, births, unseen } = journal.settle(&mut look, |stat| self.table.add(stat), now_or_before);
+        self.exited_ancestors = journal.exited_ancestors().collect();
+        self.exited_ancestors.sort_unstable();
         // By what the table was: the pid of one that was known may be another's when those that were added are found.
         let before = |who| match who {
-            Who::Known(pid) => {
-                let departed = || with_pid(&self.departed, pid).or_else(|| with_pid(&departed, pid));
-                self.get(pid).map(|stat| stat.id).or_else(departed)
-            }
+            Who::Known(pid) => self.get(pid).map(|stat| stat.id).or_else(|| now_or_before(pid)),
             Who::New(_) => None,
+            Who::Exited(id) => Some(id),
         };
         let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
         let ancestors = births.iter().filter_map(|birth| Some((birth.id, birth.ancestor?)));
@@ -175,7 +178,7 @@ impl Processes {
         let homeless = ancestors.iter().filter_map(|(id, ..)| self.get(id.pid)).filter(is_homeless);
         homeless.map(|stat| stat.id.pid).chain(unread).for_each(|pid| journal.doubt(pid));
         let now = |who, before: Option<Identity>| match who {
-            Who::Known(_) => before,
+            Who::Known(_) | Who::Exited(_) => before,
             Who::New(pid) => self.get(pid).map(|stat| stat.id),
         };
         let unseen = unseen.into_iter().filter_map(|(who, before, sums)| Some((now(who, before)?, sums)));
@@ -317,8 +320,14 @@ impl Processes {
             }
         }
         self.gone.sort_unstable_by_key(|(id, _)| *id);
-        for (pid, later) in unseen {
-            if let Some(id) = self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&self.departed, pid)) {
+        for (who, later) in unseen {
+            let id = match who {
+                Who::Known(pid) | Who::New(pid) => {
+                    self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&self.departed, pid))
+                }
+                Who::Exited(id) => Some(id),
+            };
+            if let Some(id) = id {
                 self.unseen.entry(id).or_default().add_late(&later);
             }
         }
@@ -346,6 +355,7 @@ impl Processes {
         self.vanished.clear();
         self.adopters.clear();
         self.departed.clear();
+        self.exited_ancestors.clear();
     }
 
     /// Reading order: the known ones oldest first (a parent is never younger than its child), then the new ones by pid.
@@ -371,7 +381,8 @@ impl Processes {
     /// have used nothing and are charged nothing. (A birth that was told while they were read is one of the next gather, as ever.)
     #[must_use]
     pub fn are_at_rest(&self) -> bool {
-        self.all_sleep && !self.is_disturbed && !self.unseen.keys().any(|id| self.is_watched(id.pid))
+        let is_watched_or_gone = |id: &Identity| self.is_watched(id.pid) || self.get_exactly(*id).is_none();
+        self.all_sleep && !self.is_disturbed && !self.unseen.keys().any(is_watched_or_gone)
     }
 
     /// Those that are watched, by pid.
@@ -434,6 +445,12 @@ impl Processes {
     /// Those that went away since the last gather, of whom there is an exit record. Sorted by pid.
     pub fn gone(&self) -> impl Iterator<Item = (Identity, &Record)> {
         self.gone.iter().map(|(id, record)| (*id, record))
+    }
+
+    /// Whether an exited process is an ancestor of some that were born and have not been read so far.
+    #[must_use]
+    pub fn is_exited_ancestor(&self, id: Identity) -> bool {
+        self.exited_ancestors.binary_search(&id).is_ok()
     }
 
     /// The exit record of a process that is gone since the last gather, or dead and not reaped.

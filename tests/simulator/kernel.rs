@@ -32,10 +32,14 @@ pub enum World {
     /// A chain, thousands deep, whose pids wrap: it grows, each the child of the last, and dies from its end, each waited for by the
     /// one above.
     Chain,
+    /// A daemon that walks: it leaves its work to a child and exits, again and again. Init waits for all but the first, so that only
+    /// events and records say whose they are.
+    Walking,
 }
 
 impl World {
-    pub const ALL: [Self; 6] = [Self::Orderly, Self::Adopting, Self::Wild, Self::Crowded, Self::Serving, Self::Chain];
+    pub const ALL: [Self; 7] =
+        [Self::Orderly, Self::Adopting, Self::Wild, Self::Crowded, Self::Serving, Self::Chain, Self::Walking];
 
     /// How many are run of each, with as many beginnings.
     pub fn seeds(self) -> u64 {
@@ -47,7 +51,7 @@ impl World {
     }
 
     pub fn is_wild(self) -> bool {
-        matches!(self, Self::Wild | Self::Crowded)
+        matches!(self, Self::Wild | Self::Crowded | Self::Walking)
     }
 
     /// Whether all that is used is charged to somebody in the tree.
@@ -71,6 +75,7 @@ impl World {
             Self::Crowded => 400,
             Self::Serving => 8000,
             Self::Chain => 1500,
+            Self::Walking => 30,
         }
     }
 
@@ -87,7 +92,7 @@ impl World {
     /// How many gathers there are.
     pub fn gathers(self) -> u64 {
         match self {
-            Self::Serving => 40,
+            Self::Serving | Self::Walking => 40,
             _ => 12,
         }
     }
@@ -95,7 +100,7 @@ impl World {
     /// How much time there is between two steps at most, ns.
     fn pause(self) -> u64 {
         match self {
-            Self::Orderly | Self::Adopting | Self::Wild => TICK,
+            Self::Orderly | Self::Adopting | Self::Wild | Self::Walking => TICK,
             Self::Crowded | Self::Serving => TICK / 20,
             Self::Chain => TICK / 200,
         }
@@ -339,6 +344,7 @@ impl Kernel {
         match self.world {
             World::Serving => self.serve(),
             World::Chain => (0..10).for_each(|_| self.grow_or_die()),
+            World::Walking => self.walk(),
             _ => self.do_anything(),
         }
     }
@@ -373,6 +379,18 @@ impl Kernel {
             self.burn_up_to(pid, TICK / 10);
             self.exit(pid);
         }
+    }
+
+    /// The daemon works, or leaves its work to a child and exits.
+    fn walk(&mut self) {
+        let walker = self.alive().into_iter().rfind(|pid| *pid != ROOT);
+        if let Some(walker) = walker {
+            self.burn(walker);
+        }
+        if self.fork(walker.unwrap_or(ROOT)).is_some() {
+            walker.into_iter().for_each(|walker| self.exit(walker));
+        }
+        self.wait(ROOT);
     }
 
     /// Lets what has begun come to its end, where it has one.
