@@ -150,6 +150,16 @@ pub fn reap(child: Pid) {
     waitpid(Some(child), WaitOptions::empty()).unwrap();
 }
 
+/// Waits for `child`. Returns what the kernel says it used, in seconds.
+pub fn reap_with_usage(child: Pid) -> f64 {
+    // SAFETY: of this struct, all zeros are a value.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: the struct outlives the call.
+    let reaped = unsafe { libc::wait4(child.as_raw_nonzero().get(), null_mut(), 0, &raw mut usage) };
+    assert_eq!(reaped, child.as_raw_nonzero().get());
+    [usage.ru_utime, usage.ru_stime].iter().map(|time| time.tv_sec as f64 + time.tv_usec as f64 / 1e6).sum()
+}
+
 /// Waits until `child` is dead, and leaves it a zombie.
 pub fn await_death(child: Pid) {
     waitid(WaitId::Pid(child), WaitIdOptions::EXITED | WaitIdOptions::NOWAIT).unwrap();
