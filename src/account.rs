@@ -137,6 +137,10 @@ struct Balance {
     /// its life.
     #[serde(default)]
     doubt: u64,
+    /// The part of `owed` that every ancestor has in doubt. Once the life of this process is passed on, whoever gets it owes that
+    /// part as well, and the ancestors' doubt is over.
+    #[serde(default)]
+    raised: u64,
 }
 
 /// What went away below a process since the last gather, to be met with the next Δreaped; ns.
@@ -157,6 +161,10 @@ struct Loss {
     doubt: u64,
     /// The part of `doubt` whose charge the next Δreaped may not contain yet.
     doubt_late: u64,
+    /// The part of `late` that every ancestor has in doubt from now on.
+    raised: u64,
+    /// Doubt of earlier gathers that is over.
+    resolved: u64,
 }
 
 impl Loss {
@@ -168,6 +176,8 @@ impl Loss {
         self.orphaned_told = self.orphaned_told.saturating_add(other.orphaned_told);
         self.doubt = self.doubt.saturating_add(other.doubt);
         self.doubt_late = self.doubt_late.saturating_add(other.doubt_late);
+        self.raised = self.raised.saturating_add(other.raised);
+        self.resolved = self.resolved.saturating_add(other.resolved);
     }
 
     /// That of a child's life, of which a record may have told.
@@ -178,8 +188,9 @@ impl Loss {
             gone: life,
             late: if late { life } else { lost.late },
             told: told.saturating_add(lost.told),
-            orphaned: lost.gone,
+            orphaned: lost.gone.saturating_add(child.raised),
             orphaned_told: lost.told,
+            resolved: lost.resolved.saturating_add(child.raised),
             ..Self::default()
         }
     }
@@ -259,7 +270,7 @@ impl Balance {
         let reaped = reaped.max(self.reaped);
         let used = own - self.own;
         let unseen = self.excess(lost, reaped);
-        let doubt = self.doubt.saturating_add(lost.doubt);
+        let doubt = self.doubt.saturating_sub(lost.resolved).saturating_add(lost.doubt);
         let (counted, doubt) = (unseen.saturating_sub(doubt), doubt.saturating_sub(unseen));
         let due = self.due(lost, reaped);
         // Together no more than two texts can hide.
@@ -268,7 +279,8 @@ impl Balance {
             if stale { due } else { due.min(hidden.saturating_add(late)) }
         };
         let owed = remembered(due, lost.late, 0);
-        *self = Self { own, reaped, owed, doubt: remembered(doubt, lost.doubt_late, owed) };
+        let raised = lost.raised.min(owed);
+        *self = Self { own, reaped, owed, doubt: remembered(doubt, lost.doubt_late, owed), raised };
         Charge { own: used, reaped: counted }
     }
 }
@@ -358,6 +370,7 @@ impl Ledger {
         }
         let mut depths = Depths::of(self);
         self.bury_the_dead(deaths, presence, &mut depths);
+        self.resolve_doubts(sights);
         self.raise_the_orphans(sights, &mut depths);
         let living = sights.iter().map(|sight| {
             let Some(place) = self.place(sight.id) else { return Charge::default() };
@@ -475,6 +488,17 @@ impl Ledger {
         }
     }
 
+    /// Tells all ancestors of those who were passed lives on whose account they had doubts.
+    fn resolve_doubts(&mut self, sights: &[Sight]) {
+        let resolved =
+            self.losses.iter().filter(|(index, lost)| lost.resolved > 0 && self.sight(**index, sights).is_some());
+        let resolved: Vec<_> = resolved.map(|(index, lost)| (*index, lost.resolved)).collect();
+        for (index, resolved) in resolved {
+            let above: Vec<_> = self.above(index).take(self.accounts.len()).collect();
+            above.into_iter().for_each(|above| self.lose(above, Loss { resolved, ..Loss::default() }));
+        }
+    }
+
     /// Moves what an ancestor may have been charged for to it, from the deepest on.
     ///
     /// Without this, a tree that dies at once below a subreaper would count twice: as last seen, a grandchild's life goes to
@@ -507,6 +531,9 @@ impl Ledger {
                 if let Some(lost) = self.losses.get_mut(&index) {
                     lost.gone = lost.gone.saturating_sub(moved);
                 }
+            }
+            if let Some(lost) = self.losses.get_mut(&index) {
+                lost.raised = orphans.doubtful.min(orphans.late);
             }
         }
     }
@@ -925,7 +952,7 @@ mod tests {
     }
 
     /// The lower half vanishes at one gather, the upper half is gone at the next, and 10 s of children that nobody has seen are charged: all
-    /// of it counts but what may be in doubt, which is the lower half.
+    /// of it counts: the lower half, which was in doubt above, came up with the life of the upper one.
     #[test]
     fn a_chain_that_dies_while_it_is_read_is_owed_once() {
         let chain = |from: u32, to: u32| (from..to).map(|pid| old(pid, pid - 1, 50, 0));
@@ -933,7 +960,7 @@ mod tests {
         gather(&mut ledger, &chain(1, 101).collect::<Vec<_>>(), &[]);
         let vanished: Vec<_> = (51..101).collect();
         assert_eq!(gather(&mut ledger, &chain(1, 51).collect::<Vec<_>>(), &vanished).iter().sum::<u64>(), 0);
-        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 99 * 50 + 10_000)], &[]), [10_000 - 49 * 50]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 99 * 50 + 10_000)], &[]), [10_000]);
     }
 
     #[test]
