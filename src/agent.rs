@@ -37,6 +37,9 @@ use crate::write::Writer;
 /// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
 const LAST_WORDS: Duration = Duration::from_secs(8);
 
+/// Most looks until the base is taken, however many processes exit while they are read.
+const BASE_LOOKS_MAX: usize = 10;
+
 /// What to say where poll(2) fails.
 const CANNOT_WAIT: &str = "Cannot wait for prompts";
 
@@ -188,13 +191,22 @@ impl Agent {
         Instant::now() + PRIMING
     }
 
-    /// Looks twice: the second look is the base. A process that exits between being listed and being read is charged to its parent, perhaps
-    /// after that was read: a charge for CPU from before the start.
+    /// Looks at least twice: the last look is the base. A process that exits between being listed and being read is charged to its parent,
+    /// perhaps after that was read: a charge for CPU from before the start. How much that is shows only if the process was read at the look
+    /// before.
     fn take_base(&mut self) -> Option<u64> {
         self.observe();
-        self.series.clear();
-        self.processes.resume([None; 3]);
-        self.look()
+        let mut looks = 1;
+        loop {
+            self.series.clear();
+            self.processes.resume([None; 3]);
+            let at = self.look();
+            looks += 1;
+            if looks == BASE_LOOKS_MAX || !self.processes.has_missed() {
+                return at;
+            }
+            self.complaints.take_back();
+        }
     }
 
     /// Looks at the processes between two gathers. What is wrong now, a pidfile just made and not yet written, need not be

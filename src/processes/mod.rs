@@ -46,6 +46,8 @@ pub struct Processes {
     listings: [Option<u64>; 3],
     /// Whether all were read at this gather, and not only those that are watched.
     is_scanned: bool,
+    /// Whether a process that a scan found for the first time exited before it could be read.
+    has_missed: bool,
     /// Those of which more is read, sorted by pid.
     watched: Vec<Identity>,
     /// Whether the processes that descend from those chosen may be others, or have other parents or names, than when they were chosen.
@@ -97,7 +99,10 @@ impl Processes {
         let watched = std::mem::take(&mut self.watched);
         for (_, pid) in self.parents_first() {
             match source.stat_again(pid, &|stat| watched.binary_search(&stat.id).is_ok()) {
-                Ok(stat) => all.extend(stat),
+                Ok(stat) => {
+                    self.has_missed |= stat.is_none() && self.table.get(pid).is_none();
+                    all.extend(stat);
+                }
                 Err(error) => {
                     all.extend(self.table.get(pid));
                     self.stale.push(pid);
@@ -238,6 +243,13 @@ impl Processes {
         self.is_scanned
     }
 
+    /// Whether a process that a scan found for the first time exited before it could be read: its parent may be charged for it after that
+    /// one was read, and nobody knows how much.
+    #[must_use]
+    pub fn has_missed(&self) -> bool {
+        self.has_missed
+    }
+
     /// Whether those who descend from the processes chosen by [`Processes::choose`] may be others, or have other parents or names, than
     /// they were then. Always so after a scan.
     #[must_use]
@@ -356,6 +368,7 @@ impl Processes {
         self.adopters.clear();
         self.departed.clear();
         self.exited_ancestors.clear();
+        self.has_missed = false;
     }
 
     /// Reading order: the known ones oldest first (a parent is never younger than its child), then the new ones by pid.

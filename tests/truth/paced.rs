@@ -72,7 +72,7 @@ pub fn watch(workload: &mut Workload, name: &str, at: impl FnMut(&mut Workload, 
 fn standard(name: &str, way: Way) -> Standard {
     let shares = match name {
         "chains_out_of_order" => [0.98, 1.01],
-        "chains_of_shells" | "chains_of_vforks" if way != Way::Events => [0.95, 1.04],
+        "chains_of_shells" | "chains_of_vforks" if way != Way::Events => [0.93, 1.04],
         _ => [0.99, 1.01],
     };
     Standard { shares, ..Standard::least(0.99) }
