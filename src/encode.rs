@@ -1,27 +1,31 @@
-//! Lines of line protocol, and text from outside that becomes text that no line breaks on.
+//! Lines of line protocol, and the cleaning of text from outside that goes into them.
 //!
-//! The writer is our own because this is the hot path; tests hold it to the library's.
+//! `influxdb-line-protocol` writes the lines. A line break or a backslash in a tag would break them all the same, so
+//! each key and value passes [`clean`] on its way into [`Tags`].
 
 use std::borrow::Cow;
-use std::fmt::Write;
+use std::fmt;
 use std::ops::Range;
 use std::sync::Arc;
 
+use influxdb_line_protocol::LineProtocolBuilder;
+use influxdb_line_protocol::builder::FieldValue;
 use serde::{Deserialize, Serialize};
 
-/// Tags: what makes a series one. They are kept as they are written, escaped, each after a comma, by key:
-/// `,env=production,process_name=nginx`. Keys and values are clean, none is empty. A copy costs nothing.
+/// Tag set of a series, sorted by key, as a line has it after the measurement: `,env=production,process_name=nginx`.
+/// Keys and values are clean, escaped and never empty. The order of series, and so of lines, is the order of these
+/// texts. A clone shares the text.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Tags(Arc<str>);
 
 impl Tags {
-    /// Sets a tag, cleaned; a value of which nothing is left takes the tag away. So two texts that would make the same
-    /// line are the same tag set.
+    /// Sets a tag, cleaned; an empty value removes the tag. Two texts that would give the same line give the same tag
+    /// set.
     pub fn set(&mut self, key: &str, value: &str) {
         *self = self.with(key, value);
     }
 
-    /// The same, with a tag set.
+    /// Returns a copy in which a tag is set, as [`Tags::set`] does.
     #[must_use]
     pub fn with(&self, key: &str, value: &str) -> Self {
         let (key, value) = (escaped(key), escaped(value));
@@ -36,14 +40,14 @@ impl Tags {
         Self(tags.into())
     }
 
-    /// The value of a tag.
+    /// Returns the value of a tag, clean but not escaped.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<String> {
         let key = escaped(key);
-        self.iter().find(|(known, _)| *known == key).map(|(_, value)| value.replace('\\', ""))
+        self.iter().find(|(known, _)| *known == key).map(|(_, value)| unescaped(value).into_owned())
     }
 
-    /// Key and value of each, escaped, by key.
+    /// Returns each key and value, escaped, by key.
     fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         let mut rest = &*self.0;
         std::iter::from_fn(move || {
@@ -54,7 +58,7 @@ impl Tags {
         })
     }
 
-    /// Where in the text the tag of a key is, or is to be.
+    /// Range of the text that the tag of a key has, or an empty one where it is to be inserted.
     fn place(&self, key: &str) -> Range<usize> {
         let mut start = 0;
         for (known, value) in self.iter().take_while(|(known, _)| *known <= key) {
@@ -68,7 +72,7 @@ impl Tags {
     }
 }
 
-/// What comes before the first such character that is not escaped, and the rest.
+/// Splits a text before the first `mark` that is not escaped.
 fn split(text: &str, mark: char) -> (&str, &str) {
     let mut is_escaped = false;
     let end = text.find(|character| {
@@ -79,7 +83,7 @@ fn split(text: &str, mark: char) -> (&str, &str) {
     text.split_at(end.unwrap_or(text.len()))
 }
 
-/// A key or a value as it is written: clean, and with a backslash before what would end it.
+/// Returns a key or a value clean, with a backslash before each character that would end it.
 fn escaped(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| byte.is_ascii_graphic() && !b",=\\".contains(&byte)) {
         return Cow::Borrowed(text);
@@ -94,8 +98,13 @@ fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(escaped)
 }
 
-/// What Telegraf and InfluxDB choke on becomes harmless: a control character a space (a newline would begin a metric of the
-/// sender's choice), a backslash a '/' (at the end of a tag it makes Telegraf drop the line).
+/// Undoes [`escaped`], since [`LineProtocolBuilder`] escapes for itself: a clean text has no backslash of its own.
+fn unescaped(text: &str) -> Cow<'_, str> {
+    if text.contains('\\') { Cow::Owned(text.replace('\\', "")) } else { Cow::Borrowed(text) }
+}
+
+/// Replaces characters that Telegraf and InfluxDB cannot take: a control character by a space (a newline would begin a
+/// metric of the sender's choice), a backslash by a '/' (at the end of a tag it makes Telegraf drop the line).
 #[must_use]
 pub fn clean(text: &str) -> String {
     let mut clean = String::with_capacity(text.len());
@@ -111,86 +120,90 @@ fn harmless(character: char) -> char {
     }
 }
 
-/// A field's value.
+/// Value of a field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Value {
-    /// Left out when it is not finite.
+    /// Number with a fraction; left out of a line when it is not finite.
     Float(f64),
-    /// Written with an `i`; InfluxDB 1.x has no unsigned. A counter that reaches 2^63 stays there: 292 years of ns.
+    /// Count, written as a signed integer (`3i`), since InfluxDB 1.x has no unsigned one. A counter stays at 2^63 - 1
+    /// once it reaches that: 292 years of ns.
     Integer(u64),
 }
 
-/// The integer fields of which the value is known.
+impl Value {
+    fn is_finite(self) -> bool {
+        !matches!(self, Self::Float(float) if !float.is_finite())
+    }
+}
+
+impl FieldValue for Value {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(float) => FieldValue::fmt(float, formatter),
+            Self::Integer(integer) => FieldValue::fmt(&signed(*integer), formatter),
+        }
+    }
+}
+
+/// Returns the integer fields whose value is known.
 #[must_use]
 pub fn known<const N: usize>(fields: [(&'static str, Option<u64>); N]) -> Vec<(&'static str, Value)> {
     fields.into_iter().filter_map(|(name, value)| Some((name, Value::Integer(value?)))).collect()
 }
 
-/// Bytes as KiB, which is what taskstats_exporter has.
+/// Converts bytes to KiB, the unit of taskstats_exporter.
 #[must_use]
 pub fn kibibytes(bytes: u64) -> u64 {
     bytes / 1024
 }
 
-/// The lines of a gather, all with the same time.
+/// Lines of one gather, all with the same timestamp.
 #[derive(Debug)]
 pub struct Lines {
-    text: String,
-    /// How each ends.
-    end: String,
+    written: LineProtocolBuilder<Vec<u8>>,
+    /// Timestamp of each line, ns since the epoch.
+    time: i64,
     count: usize,
 }
 
 impl Lines {
-    /// None so far; `realtime`: ns since the epoch. There is room for so many bytes at first.
+    /// Creates an empty text with room for `bytes`, for lines with the timestamp `realtime` (ns since the epoch).
     #[must_use]
     pub fn at(realtime: u64, bytes: usize) -> Self {
-        Self { text: String::with_capacity(bytes), end: format!(" {}\n", signed(realtime)), count: 0 }
+        let written = LineProtocolBuilder::new_with(Vec::with_capacity(bytes));
+        Self { written, time: signed(realtime), count: 0 }
     }
 
-    /// Adds one: a measurement of a series, with the name and the value of each field that is known. Without any there is no line.
+    /// Adds a line: a measurement of a series, with those of its fields that are finite. Without any there is no line.
     pub fn add(
         &mut self,
         measurement: &'static str,
         tags: &Tags,
         fields: impl IntoIterator<Item = (&'static str, Value)>,
     ) {
-        let start = self.text.len();
-        self.text.extend([measurement, &tags.0]);
-        let mut separator = " ";
-        for (name, value) in fields {
-            if matches!(value, Value::Float(float) if !float.is_finite()) {
-                continue;
-            }
-            self.text.extend([separator, name, "="]);
-            // Writing to a String does not fail.
-            let _ = match value {
-                Value::Float(float) => write!(self.text, "{float}"),
-                Value::Integer(integer) => write!(self.text, "{}i", signed(integer)),
-            };
-            separator = ",";
-        }
-        if separator == " " {
-            self.text.truncate(start);
-        } else {
-            self.text.push_str(&self.end);
-            self.count += 1;
-        }
+        let mut fields = fields.into_iter().filter(|(_, value)| value.is_finite());
+        let Some((name, value)) = fields.next() else { return };
+        let line = std::mem::take(&mut self.written).measurement(measurement);
+        let line = tags.iter().fold(line, |line, (key, value)| line.tag(&unescaped(key), &unescaped(value)));
+        let line = fields.fold(line.field(name, value), |line, (name, value)| line.field(name, value));
+        self.written = line.timestamp(self.time).close_line();
+        self.count += 1;
     }
 
-    /// How many there are.
+    /// Number of lines.
     #[must_use]
     pub fn count(&self) -> usize {
         self.count
     }
 
-    /// As line protocol.
+    /// Returns the lines as line protocol.
     #[must_use]
     pub fn into_bytes(self) -> Vec<u8> {
-        self.text.into_bytes()
+        self.written.build()
     }
 }
 
+/// Converts a number to the signed one that line protocol has, at most 2^63 - 1.
 fn signed(integer: u64) -> i64 {
     i64::try_from(integer).unwrap_or(i64::MAX)
 }
@@ -201,7 +214,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use influxdb_line_protocol::{FieldValue, LineProtocolBuilder, ParsedLine, parse_lines};
+    use influxdb_line_protocol::{FieldValue as Read, ParsedLine, parse_lines};
     use proptest::prelude::*;
 
     fn tags(pairs: &[(&str, &str)]) -> Tags {
@@ -215,8 +228,10 @@ mod tests {
     fn text(tags: &Tags, fields: &[(&'static str, Value)]) -> String {
         let mut lines = Lines::at(1_700_000_000_000_000_001, 0);
         lines.add("psstat", tags, fields.iter().copied());
-        assert_eq!(lines.count(), lines.text.lines().count());
-        String::from_utf8(lines.into_bytes()).unwrap()
+        let count = lines.count();
+        let text = String::from_utf8(lines.into_bytes()).unwrap();
+        assert_eq!(count, text.lines().count());
+        text
     }
 
     #[test]
@@ -225,6 +240,58 @@ mod tests {
         let fields = [("p_cpu", Value::Float(0.25)), ("p_mem", Value::Float(0.0)), ("n_proc", Value::Integer(3))];
         let expected = "psstat,env=production,process_name=nginx p_cpu=0.25,p_mem=0,n_proc=3i 1700000000000000001\n";
         assert_eq!(text(&tags, &fields), expected);
+    }
+
+    #[test]
+    fn special_characters_of_a_tag_are_escaped() {
+        let cases = [
+            ("plain", "plain"),
+            ("two words", r"two\ words"),
+            (" at both ends ", r"\ at\ both\ ends\ "),
+            ("a,b=c d", r"a\,b\=c\ d"),
+            (r"C:\x\", "C:/x/"),
+            ("nl\nevil v=1i 1", r"nl\ evil\ v\=1i\ 1"),
+            ("\"quoted\"", "\"quoted\""),
+            ("# größe 🦀", r"#\ größe\ 🦀"),
+        ];
+        for (from, to) in cases {
+            for (key, value, expected) in [("k", from, format!("k={to}")), (from, "v", format!("{to}=v"))] {
+                let text = text(&tags(&[(key, value)]), &[("n_proc", Value::Integer(1))]);
+                assert_eq!(text, format!("psstat,{expected} n_proc=1i 1700000000000000001\n"), "{from:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_has_all_its_digits_and_no_exponent() {
+        let cases = [
+            (Value::Float(0.0), "0"),
+            (Value::Float(-0.0), "-0"),
+            (Value::Float(1.0), "1"),
+            (Value::Float(0.1), "0.1"),
+            (Value::Float(-12.345_678), "-12.345678"),
+            (Value::Float(1e-9), "0.000000001"),
+            (Value::Float(1e21), "1000000000000000000000"),
+            (Value::Integer(0), "0i"),
+            (Value::Integer(9_223_372_036_854_775_806), "9223372036854775806i"),
+            (Value::Integer(1 << 63), "9223372036854775807i"),
+        ];
+        for (value, expected) in cases {
+            let text = text(&Tags::default(), &[("field", value)]);
+            assert_eq!(text, format!("psstat field={expected} 1700000000000000001\n"));
+        }
+    }
+
+    #[test]
+    fn lines_follow_one_another() {
+        let mut lines = Lines::at(u64::MAX, 8);
+        for (measurement, fields) in
+            [("a", &[("x", Value::Integer(1))][..]), ("b", &[]), ("c", &[("y", Value::Float(0.5))])]
+        {
+            lines.add(measurement, &tags(&[("k", "v")]), fields.iter().copied());
+        }
+        let expected = "a,k=v x=1i 9223372036854775807\nc,k=v y=0.5 9223372036854775807\n";
+        assert_eq!((lines.count(), String::from_utf8(lines.into_bytes()).unwrap().as_str()), (2, expected));
     }
 
     #[test]
@@ -272,35 +339,34 @@ mod tests {
         }
     }
 
-    /// The library as the judge: it would have written the same, and what it reads is one line, with the tags that went in.
-    fn judge(pairs: &[(&str, &str)], value: f64) {
+    /// A key or a value as the documentation of line protocol escapes it.
+    fn by_hand(text: &str) -> String {
+        text.replace(',', r"\,").replace('=', r"\=").replace(' ', r"\ ")
+    }
+
+    /// Compares the line of some tags with one put together by hand, and with what the library's parser reads in it,
+    /// which has nothing in common with its builder.
+    fn check(pairs: &[(&str, &str)], value: f64) {
         let expected: BTreeMap<_, _> = pairs.iter().map(|(key, value)| (clean(key), clean(value))).collect();
         let expected: BTreeMap<_, _> =
             expected.into_iter().filter(|(key, value)| !key.is_empty() && !value.is_empty()).collect();
         let tags = tags(pairs);
         let text = text(&tags, &[("p_cpu", Value::Float(value)), ("n_proc", Value::Integer(1))]);
-        assert_eq!(text.matches('\n').count(), 1, "{text:?}");
+        let written: BTreeMap<_, _> = expected.iter().map(|(key, value)| (by_hand(key), by_hand(value))).collect();
+        let written: String = written.iter().map(|(key, value)| format!(",{key}={value}")).collect();
+        let p_cpu = if value.is_finite() { format!("p_cpu={value},") } else { String::new() };
+        assert_eq!(text, format!("psstat{written} {p_cpu}n_proc=1i 1700000000000000001\n"));
+
         let parsed: Vec<ParsedLine> = parse_lines(&text).map(|line| line.unwrap()).collect();
         let [line] = parsed.as_slice() else { panic!("{} lines from {text:?}", parsed.len()) };
         assert_eq!(line.series.measurement.as_str(), "psstat");
-        let read: Vec<_> = line.series.tag_set.iter().flatten().collect();
-        let mut builder = LineProtocolBuilder::new().measurement("psstat");
-        for (key, value) in &read {
-            builder = builder.tag(&key.to_string(), &value.to_string());
-        }
-        let builder = if value.is_finite() {
-            builder.field("p_cpu", value).field("n_proc", 1_i64)
-        } else {
-            builder.field("n_proc", 1_i64)
-        };
-        let built = builder.timestamp(1_700_000_000_000_000_001).close_line().build();
-        assert_eq!(text.as_bytes(), built);
-        let read: BTreeMap<_, _> = read.iter().map(|(key, value)| (key.to_string(), value.to_string())).collect();
+        let read = line.series.tag_set.iter().flatten();
+        let read: BTreeMap<_, _> = read.map(|(key, value)| (key.to_string(), value.to_string())).collect();
         assert_eq!(read, expected);
         for (key, value) in &expected {
             assert_eq!(tags.get(key).as_ref(), Some(value));
         }
-        if let (_, FieldValue::F64(read)) = line.field_set.first().unwrap() {
+        if let (_, Read::F64(read)) = line.field_set.first().unwrap() {
             assert!((read - value).abs() <= f64::EPSILON * value.abs());
         }
     }
@@ -314,12 +380,12 @@ mod tests {
         ) {
             let name = String::from_utf8_lossy(&bytes);
             let pairs = pairs.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-            judge(&pairs.chain([("process_name", &*name)]).collect::<Vec<_>>(), value);
+            check(&pairs.chain([("process_name", &*name)]).collect::<Vec<_>>(), value);
         }
 
         #[test]
         fn any_mix_of_special_characters_does_too(name in "[ ,=\"\\\\#\n\r\ta\u{0}']{0,12}", key in "[ ,=\"\\\\#\na]{0,6}") {
-            judge(&[(&key, &name), ("process_name", &name)], 1.5);
+            check(&[(&key, &name), ("process_name", &name)], 1.5);
         }
     }
 }
