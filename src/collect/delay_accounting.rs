@@ -1,27 +1,28 @@
-//! kernel.task_delayacct: what has to be on for the kernel to count what is waited for.
+//! kernel.task_delayacct: the switch that has to be on for the kernel to count delays.
 
+use procfs::KernelVersion;
 use serde::{Deserialize, Serialize};
 
 use super::Look;
 use crate::kernel::stat::TICK;
 use crate::log::{Level, Trouble, say};
 
-/// How much the kernel counts.
+/// Part of the delays that the kernel counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum DelayAccounting {
-    /// Everything, of what was started after it was seen to be off for the last time.
+    /// Every delay, of processes that started after the switch was last seen to be off.
     On {
-        /// When that was, ticks since boot; 0: it never was.
+        /// Time at which it was last off, ticks since boot; 0 if it never was.
         since: u64,
     },
-    /// No waiting for block I/O, swapping, reclaim and the like.
+    /// Only waiting for a CPU: not for block I/O, swapping, reclaim and the like.
     Off,
-    /// No waiting at all: it is built without.
+    /// No delay at all: the kernel is built without delay accounting.
     Absent,
 }
 
-/// The first kernel with the switch, and with everything off.
-const SWITCH_SINCE: (u32, u32) = (5, 14);
+/// First kernel that has the switch, and has it off by default.
+const SWITCH_SINCE: KernelVersion = KernelVersion { major: 5, minor: 14, patch: 0 };
 
 const OFF: &str = "blkio, swapin, freepages, thrashing, compact, wpcopy and irq of taskstat and blkio_delay of thread are left \
                    out, since kernel.task_delayacct is 0: run as root: sysctl kernel.task_delayacct=1, then restart what is \
@@ -37,7 +38,7 @@ impl Default for DelayAccounting {
 }
 
 impl DelayAccounting {
-    /// How much the kernel counts of what was started at a time, ticks since boot.
+    /// Returns the part that is counted of a process that started at a time, ticks since boot.
     #[must_use]
     pub fn of(self, start: u64) -> Self {
         match self {
@@ -46,7 +47,7 @@ impl DelayAccounting {
         }
     }
 
-    /// What it is now, and what to say of it.
+    /// Reads the switch and returns the new state; reports what is left out because of it.
     pub(super) fn look(self, look: &mut Look) -> Self {
         match look.proc.delay_accounting() {
             Ok(Some(true)) if matches!(self, Self::On { .. }) => self,
@@ -58,7 +59,7 @@ impl DelayAccounting {
                 Self::On { since: previous.unwrap_or(0) / TICK }
             }
             Ok(Some(false)) => {
-                look.complaints.add(Trouble::Absent, OFF.to_owned()); // as it is on every host that nobody has changed
+                look.complaints.add(Trouble::Absent, OFF.to_owned()); // the default of every host
                 Self::Off
             }
             Ok(None) if kernel_version().is_some_and(|version| version >= SWITCH_SINCE) => {
@@ -73,7 +74,7 @@ impl DelayAccounting {
         }
     }
 
-    /// Whether a field of taskstat or thread is counted.
+    /// Returns whether the kernel counts a field of taskstat or thread.
     #[must_use]
     pub(super) fn counts(self, field: &str) -> bool {
         match self {
@@ -84,11 +85,9 @@ impl DelayAccounting {
     }
 }
 
-/// Major and minor version of the running kernel.
-fn kernel_version() -> Option<(u32, u32)> {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
-    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+/// Version of the running kernel (uname(2)).
+fn kernel_version() -> Option<KernelVersion> {
+    rustix::system::uname().release().to_string_lossy().parse().ok()
 }
 
 #[cfg(test)]
