@@ -1,9 +1,9 @@
-//! The members' accounts of CPU, beside what is not known of some.
+//! Accounts of the members' CPU, also of members one of whose times is unknown.
 //!
-//! A time that is unknown stands still for the ledger, which takes what falls for what stands, and what was used meanwhile counts
-//! when it is known again. But an account must not be opened by it: all that the process ever used would be new when it is
-//! known. So a process of which a time is unknown at first sight has no account yet; what it has used itself is counted aside,
-//! without the rule. When all is known it has an account.
+//! A member with an account whose time becomes unknown keeps the account: for the ledger the time stands still, since a
+//! time that falls counts as one that stands, and the CPU used meanwhile counts once the time is known again. But no
+//! account is opened while a time is unknown: all that the process ever used would count as new later. Until every time
+//! of such a process is known, its own time is counted aside, without the accounting rule.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use crate::account::{Charge, Charges, Counter, Counters, Deaths, Ledger, Outcome
 use crate::kernel::stat::Identity;
 use crate::processes::Presence;
 
-/// Times of a sight that are not known: it has lower bounds instead.
+/// Times of a sight that are unknown; the sight has lower bounds instead.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lacks {
     pub own: bool,
@@ -21,16 +21,16 @@ pub(super) struct Lacks {
 }
 
 impl Lacks {
-    /// Whether it lacks anything.
+    /// Returns whether either is unknown.
     pub(super) fn any(self) -> bool {
         self.own || self.reaped
     }
 }
 
-/// The processes that lack a time.
+/// Processes one of whose times is unknown.
 pub(super) type Lacking = BTreeMap<Identity, Lacks>;
 
-/// What a process has used itself, ns.
+/// Own time of a process, ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 struct Own(u64);
 
@@ -44,7 +44,7 @@ impl Counter for Own {
     }
 }
 
-/// The ledger, and those that have no account yet.
+/// Ledger, and the own time of processes that have no account yet.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Accounts {
     #[serde(flatten)]
@@ -54,12 +54,12 @@ pub(super) struct Accounts {
 }
 
 impl Accounts {
-    /// Whether something is known of a process, so that what it has used since is.
+    /// Returns whether the process was counted at the last gather, so that all it has used since counts.
     pub(super) fn knows(&self, id: Identity) -> bool {
         self.ledger.knows(id) || self.aside.last(id).is_some()
     }
 
-    /// One gather, as [`Ledger::settle`].
+    /// Settles one gather, as [`Ledger::settle`] does.
     pub(super) fn settle(
         &mut self,
         sights: &[Sight],
@@ -174,7 +174,8 @@ mod tests {
         }
     }
 
-    /// What a child had used was counted while it lived: the charge for it that shows late is not counted again, however much it is.
+    /// What a child had used was counted while it lived: the charge for it that shows late is not counted again,
+    /// however much it is.
     #[test]
     fn what_is_owed_to_a_time_that_is_unknown_waits_for_it() {
         const LIFE: u64 = 10_000_000_000;

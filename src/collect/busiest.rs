@@ -7,10 +7,10 @@ use super::{Bounds, Look, Needs};
 use crate::account::{Outcome, Rate, share, take_known};
 use crate::kernel::stat::{Identity, Stat, TICK};
 
-/// What two texts in whole ticks (user and system time) can hide.
+/// CPU that two texts in whole ticks (user and system time) can hide, ns.
 const SLACK: u64 = 2 * TICK;
 
-/// A thread: ns that it has run, now and when the interval began.
+/// Thread of a process: ns that it has run, now and when the interval began.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Task {
     tid: u32,
@@ -18,40 +18,41 @@ struct Task {
     base: u64,
 }
 
-/// The threads of a process.
+/// Process with its threads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Process {
     id: Identity,
-    /// CPU of all its threads, ns in ticks: now and when the interval began.
+    /// CPU of all its threads, ns in whole ticks: now and when the interval began.
     own: u64,
     own_base: u64,
     /// Sorted by tid.
     tasks: Vec<Task>,
-    /// Whether they could not be read now.
+    /// True if the threads could not be read now.
     unknown: bool,
-    /// Whether they could not be read when the interval began.
+    /// True if the threads could not be read when the interval began.
     unknown_at_base: bool,
     /// CLOCK_MONOTONIC (ns) when the interval began.
     begun: u64,
 }
 
 impl Process {
-    /// A process at its first sight, all of whose work is of the interval that began at a time.
+    /// Creates a process at its first sight, in an interval that began at `begun`. All it has done counts in this
+    /// interval.
     fn new(stat: &Stat, begun: u64) -> Self {
         let (tasks, unknown, unknown_at_base) = Default::default();
         Self { id: stat.id, own: stat.cpu(), own_base: 0, tasks, unknown, unknown_at_base, begun }
     }
 
-    /// Takes in a thread, after those with a lower tid; `before` are those of the last gather.
+    /// Adds a thread, in the order of tids; `before` are the threads of the last gather.
     fn take_in(&mut self, tid: u32, ran: u64, before: &[Task]) {
         let known = before.binary_search_by_key(&tid, |task| task.tid).ok().and_then(|index| before.get(index));
-        // A tid that is used again is of another thread: what one has run does not fall.
+        // A run time that falls is another thread's, with the same tid.
         let base = known.filter(|task| task.ran <= ran).map_or(0, |task| task.base);
         self.tasks.push(Task { tid, ran, base });
     }
 
-    /// ns that the busiest thread has run in the interval: no more than all of them together, even if a tid is another thread's by
-    /// now, as after an execve(2).
+    /// Returns the ns that the busiest thread has run in the interval, at most what all threads together have used: a
+    /// tid may be another thread's by now, as after an execve(2).
     fn busiest(&self) -> Option<u64> {
         if self.unknown || self.unknown_at_base {
             return None;
@@ -69,20 +70,21 @@ impl Process {
     }
 }
 
-/// Reads what each thread has run, and remembers it.
+/// Run times of the members' threads (schedstat), at the last gather and when the interval began.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Busiest {
     /// Sorted by pid.
     processes: Vec<Process>,
-    /// CLOCK_MONOTONIC (ns) of the last gather, and when the interval began of those that were known then.
+    /// CLOCK_MONOTONIC of the last gather, ns.
     now: u64,
+    /// CLOCK_MONOTONIC when the interval of the processes that were known then began, ns.
     begun: Option<u64>,
     #[serde(skip)]
     lacks_schedstat: bool,
 }
 
 impl Busiest {
-    /// One gather: reads the threads of each member (sorted by pid) of which that is needed.
+    /// Reads the threads of each member (sorted by pid) that needs it, once in a gather.
     pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, at: u64, look: &mut Look) {
         self.now = at;
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
@@ -107,7 +109,7 @@ impl Busiest {
             process.own = own.unwrap_or(0).max(process.own);
             process.unknown = outcome == Outcome::Unknown || own.is_none();
             if is_first {
-                process.begin_interval(at); // what it did before is not known to be of this one
+                process.begin_interval(at); // its run time so far may be from before the interval
                 process.unknown_at_base |= self.begun.is_none();
             }
             self.processes.push(process);
@@ -115,29 +117,31 @@ impl Busiest {
         self.lacks_schedstat = reader.lacks_schedstat(look);
     }
 
-    /// Cores used by the busiest thread of some processes, in an interval that has lasted for so long (ns) of the series that they
-    /// are of. `None` if that is not known of one of them, or not of all of the interval.
+    /// Returns the cores used by the busiest thread of some processes, in an interval of their series that has lasted
+    /// `elapsed` ns. `None` if that is unknown of one process, or of part of the interval.
     #[must_use]
     pub fn of(&self, ids: impl IntoIterator<Item = Identity>, elapsed: u64) -> Option<f64> {
         let own = self.now.saturating_sub(self.begun?);
         if elapsed > own.saturating_add(Rate::SHORTEST) {
-            return None; // nobody looked at the series when this interval began
+            return None; // the interval of the series began before this one
         }
         ids.into_iter().try_fold(0.0, |most: f64, id| {
             let index = self.processes.binary_search_by_key(&id, |process| process.id).ok()?;
             let process = self.processes.get(index).filter(|_| !self.lacks_schedstat)?;
-            // Either may have begun later: the series, or the first sight of the process.
+            // Over the longer of two intervals: that of the series may have begun before or after the process was first
+            // seen.
             let over = self.now.saturating_sub(process.begun).max(elapsed);
             Some(most.max(share(process.busiest()?, over).min(1.0)))
         })
     }
 
-    /// More may be asked for from now on: what was not looked at when the interval began is not known in this one.
+    /// Forgets when the interval began, since processes may be needed from now on that were not read then. Nothing is
+    /// known of this interval.
     pub(super) fn expect_more(&mut self) {
         self.begun = None;
     }
 
-    /// What was busiest is written now: begins the next interval, if this one was long enough to say.
+    /// Begins the next interval, since a value is being written, unless this one is too short for a rate.
     pub fn begin_interval(&mut self, now: u64) {
         if self.begun.is_none_or(|begun| now.saturating_sub(begun) >= Rate::SHORTEST) {
             self.begun = Some(now);
@@ -152,8 +156,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// A process that begins its interval with these threads (tid, ms), and has these at the next gather, when all of its threads
-    /// have used `own` ms more: the busiest, in ms.
+    /// A process that begins its interval with these threads (tid, ms), and has these at the next gather, when all of
+    /// its threads have used `own` ms more: the busiest, in ms.
     fn busiest(before: &[(u32, u64)], own: u64, now: &[(u32, u64)]) -> Option<u64> {
         let id = Identity { pid: 1, start: 1 };
         let (unknown, unknown_at_base) = (false, false);
@@ -186,8 +190,8 @@ mod tests {
         }
     }
 
-    /// Begun at 0; it is 10 s now. Process 1 was known when the interval began, 2 was first seen at 8 s; the busiest thread of each
-    /// has run 2 s since. What is told of them in a series that was written so many seconds ago:
+    /// Begun at 0; it is 10 s now. Process 1 was known when the interval began, 2 was first seen at 8 s; the busiest
+    /// thread of each has run 2 s since. What is told of them in a series that was written so many seconds ago:
     #[test]
     fn the_interval_is_that_of_the_series_and_of_the_process() {
         const SECOND: u64 = 1000 * MS;

@@ -1,7 +1,7 @@
-//! What is read of the members: one measurement per file.
+//! Measurements of the members, one per file.
 //!
-//! A process is read once, whatever series it is in. What only counts up is kept by identity from gather to gather, so that a
-//! series can take in what was gained.
+//! A process is read once in a gather, however many series it is in. Counters are kept by identity from gather to
+//! gather, so that each series can add what a member has gained.
 
 mod accounts;
 pub mod busiest;
@@ -41,16 +41,16 @@ use resident::ResidentMemory;
 use taskstat::Taskstat;
 use thread::Thread;
 
-/// What collectors may spend.
+/// Bounds of what collectors cost, from the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
-    /// Resident memory (bytes) above which the pages of a process are not added up.
+    /// Resident memory (bytes) above which procmaps leaves out a process.
     pub procmaps_max_rss: u64,
-    /// How often they are.
+    /// Time between two measurings of procmaps.
     pub procmaps_interval: Duration,
-    /// Whether threads that are not niced count too.
+    /// True if `thread` counts threads with nice value 0 too.
     pub thread_all_nice: bool,
-    /// Threads of one process above which none is read.
+    /// Number of threads of one process above which none of them is read.
     pub thread_max: u32,
 }
 
@@ -65,22 +65,22 @@ impl Default for Bounds {
     }
 }
 
-/// What is to be read of a process.
+/// Parts of a process that are to be read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 #[allow(clippy::struct_excessive_bools)] // each is a measurement of its own
 pub struct Needs {
-    /// Its delays.
+    /// Delays, by taskstats.
     pub taskstat: bool,
     /// User and system time by themselves.
     pub procstat: bool,
-    /// Its threads, by nice value.
+    /// Threads, by nice value.
     pub thread: bool,
-    /// Its busiest thread.
+    /// Run time of each thread, for the busiest.
     pub busiest: bool,
 }
 
 impl Needs {
-    /// What a series needs of a member, which may be a root.
+    /// Returns the needs of a series for a member, which may be a root.
     #[must_use]
     pub fn of(output: &Output, is_root: bool) -> Self {
         let wants = |measurement| {
@@ -95,7 +95,7 @@ impl Needs {
         }
     }
 
-    /// What either needs.
+    /// Returns the needs of both.
     #[must_use]
     pub fn or(self, other: Self) -> Self {
         Self {
@@ -107,20 +107,20 @@ impl Needs {
     }
 }
 
-/// What is to be read, of which processes.
+/// Processes that a gather reads, and the parts of each.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// The measurements that are wanted, of whatever there is or may come.
+    /// Measurements wanted by any target, also by one that matches nothing so far.
     measurements: Vec<Measurement>,
     /// Sorted by pid.
     processes: Vec<(Identity, Needs)>,
-    /// Those whose pages are to be added up, by series.
+    /// Processes for procmaps, by series.
     pages: BTreeMap<Tags, Vec<Identity>>,
 }
 
 impl Plan {
-    /// That for some series with what is selected for each and its members, when measurements are wanted of these and of what
-    /// may come.
+    /// Creates a plan for some series, each with its selection and its members. `measurements` are those wanted by any
+    /// target.
     #[must_use]
     pub fn new<'a>(
         measurements: Vec<Measurement>,
@@ -149,111 +149,111 @@ impl Plan {
         Self { measurements, processes, pages }
     }
 
-    /// Whether a measurement is wanted, of whatever there is or may come.
+    /// Returns whether any target wants a measurement.
     #[must_use]
     pub fn wants(&self, measurement: Measurement) -> bool {
         self.measurements.contains(&measurement)
     }
 
-    /// Whether nothing is to be read but what the process table and `/proc/<pid>/schedstat` show.
+    /// Returns whether the process table and `/proc/<pid>/schedstat` have all that is wanted.
     #[must_use]
     pub fn is_of_cpu_and_memory(&self) -> bool {
         let is_of_them = |measurement| matches!(measurement, &Measurement::Psstat | &Measurement::Procstat);
         self.measurements.iter().all(is_of_them) && !self.processes.iter().any(|(_, needs)| needs.busiest)
     }
 
-    /// The processes of which something is needed.
+    /// Returns the processes that need something, sorted by pid.
     fn ids_of(&self, is_needed: impl Fn(&Needs) -> bool) -> Vec<Identity> {
         self.processes.iter().filter(|(_, needs)| is_needed(needs)).map(|(id, _)| *id).collect()
     }
 
-    /// The processes, sorted by pid.
+    /// Returns the processes, sorted by pid.
     #[must_use]
     pub fn ids(&self) -> Vec<Identity> {
         self.processes.iter().map(|(id, _)| *id).collect()
     }
 }
 
-/// What a gather looks at.
+/// Sources that a gather reads from.
 pub struct Look<'a> {
-    /// The process table, in which the members were just read.
+    /// Process table, in which the members were just read.
     pub processes: &'a Processes,
     /// `/proc`, for what the table does not hold.
     pub proc: &'a mut Proc,
-    /// What the table is read from.
+    /// Source that the table is read from.
     pub source: &'a mut dyn ProcessSource,
-    /// Who tells what processes have waited for.
+    /// Source of delays.
     pub taskstats: &'a mut dyn Ask,
-    /// Where to say what cannot be read.
+    /// Complaints about what cannot be read.
     pub complaints: &'a mut Complaints,
 }
 
-/// What was read of a member.
+/// Member as read and charged at one gather.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Sample {
-    /// Which process.
+    /// Identity of the process.
     pub id: Identity,
-    /// CPU charged since the last gather.
+    /// CPU charged since the last gather, ns.
     pub cpu: Charge,
-    /// The part of it in user mode, if anybody asked.
+    /// Part of `cpu` in user mode; 0 unless procstat is wanted.
     pub user: Charge,
-    /// The part of it in system mode, if anybody asked.
+    /// Part of `cpu` in system mode; 0 unless procstat is wanted.
     pub system: Charge,
-    /// Whether that is all it used since then: not so of an old process at its first sight.
+    /// True if `cpu` is all that the process used since then; false of an old process at its first sight.
     pub complete: bool,
     /// Resident memory, bytes, if it could be read.
     pub rss: Option<u64>,
-    /// Whether it is dead and waits to be reaped.
+    /// True if the process is a zombie.
     pub zombie: bool,
-    /// How many threads it has, if that is known.
+    /// Number of threads, if known.
     pub threads: Option<u32>,
 }
 
 impl Sample {
-    /// One of which nothing is known.
+    /// Creates a sample with nothing known but the identity.
     fn of(id: Identity) -> Self {
         let (cpu, user, system) = Default::default();
         Self { id, cpu, user, system, complete: false, rss: None, zombie: false, threads: None }
     }
 }
 
-/// The samples of all members of all series.
+/// Samples of all members of all series.
 #[derive(Debug, Default)]
 pub struct Samples {
     /// Sorted by pid.
     all: Vec<Sample>,
-    /// Of members of before that are gone: what they were charged in the end. Sorted by pid.
+    /// Last charges of members that exited and were reaped since the last gather, sorted by pid.
     gone: Vec<Sample>,
 }
 
 impl Samples {
-    /// How many there are.
+    /// Number of processes.
     #[must_use]
     pub fn count(&self) -> usize {
         self.all.len()
     }
 
-    /// That of a process, if it is a member of anything.
+    /// Returns the sample of a process that is a member of any series.
     #[must_use]
     pub fn get(&self, id: Identity) -> Option<&Sample> {
         let index = self.all.binary_search_by_key(&id, |sample| sample.id).ok()?;
         self.all.get(index)
     }
 
-    /// Resident memory of a process, bytes, if it is a member and that is known.
+    /// Returns the resident memory of a member, bytes, if known.
     #[must_use]
     pub fn rss(&self, id: Identity) -> Option<u64> {
         self.get(id)?.rss
     }
 
-    /// That of a process that is gone, if an exit record tells of it.
+    /// Returns the last sample of a process that was reaped, if there is an exit record of it.
     #[must_use]
     pub fn get_gone(&self, id: Identity) -> Option<&Sample> {
         let index = self.gone.binary_search_by_key(&id, |sample| sample.id).ok()?;
         self.gone.get(index)
     }
 
-    /// Takes in what was charged to each.
+    /// Adds the charge of each process: `set` puts it into the process's sample.
     fn take_in(&mut self, charges: Charges, mut set: impl FnMut(&mut Sample, Charge)) {
         for (sample, charge) in self.all.iter_mut().zip(charges.living) {
             set(sample, charge);
@@ -271,53 +271,53 @@ impl Samples {
     }
 }
 
-/// All collectors, with what they remember.
+/// Collectors of all measurements, with their state between gathers.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Collectors {
     #[serde(skip)]
     bounds: Bounds,
-    /// The memory that p_mem is a share of.
+    /// MemTotal, the whole for p_mem.
     #[serde(skip)]
     pub mem_total: MemTotal,
     #[serde(skip)]
     resident: ResidentMemory,
-    /// The members' accounts.
+    /// Accounts of CPU.
     cpu: Accounts,
     #[serde(skip)]
     unknown: unknown::Said,
     procstat: Procstat,
-    /// Kernel delay accounting.
+    /// State of taskstat.
     pub taskstat: Taskstat,
-    /// Threads.
+    /// State of thread.
     pub thread: Thread,
-    /// The busiest of them.
+    /// State of psstat's `p_cpu_thread_max`.
     pub busiest: Busiest,
-    /// How much of the delays the kernel counts.
+    /// Part of the delays that the kernel counts.
     pub delays: DelayAccounting,
-    /// PSS.
+    /// State of procmaps.
     pub procmaps: Procmaps,
 }
 
 impl Collectors {
-    /// Collectors that have not read anything.
+    /// Creates collectors that have read nothing so far.
     #[must_use]
     pub fn new(bounds: Bounds) -> Self {
         Self { bounds, ..Self::default() }
     }
 
-    /// Goes on from what was remembered, within the own bounds.
+    /// Takes over the state of another run, and keeps its own bounds.
     pub fn resume(&mut self, remembered: Self) {
         *self = Self { bounds: self.bounds, ..remembered };
     }
 
-    /// Goes on within other bounds, for what may be other targets.
+    /// Sets new bounds after a reload, which may also have brought other targets.
     pub fn set_bounds(&mut self, bounds: Bounds) {
         self.bounds = bounds;
         self.busiest.expect_more();
     }
 
-    /// One gather (`at`: CLOCK_MONOTONIC, ns): reads what the table does not hold of the members, each once, and settles their
-    /// accounts.
+    /// Reads of each member what the table does not hold, and settles the accounts, once in a gather. `at` is
+    /// CLOCK_MONOTONIC, ns.
     pub fn sample(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
         let samples = self.sample_cpu(plan, at, look);
         if plan.wants(Measurement::Taskstat) || plan.wants(Measurement::Thread) {
@@ -330,7 +330,7 @@ impl Collectors {
         samples
     }
 
-    /// Reads all that a measurement takes, to hear what is wrong with it.
+    /// Reads all that a measurement needs, for `--check`: the result is in the complaints.
     pub fn try_out(&mut self, measurement: Measurement, plan: &Plan, look: &mut Look) {
         match measurement {
             Measurement::Psstat => {
@@ -359,10 +359,10 @@ impl Collectors {
         }
     }
 
-    /// CPU and memory of those that are watched, at a time (CLOCK_MONOTONIC, ns).
+    /// Samples CPU and memory of the processes that are watched. `at` is CLOCK_MONOTONIC, ns.
     ///
-    /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: what they used must not be
-    /// taken for a member's when it reaps them.
+    /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: when a member
+    /// reaps them, their CPU must not count as the member's.
     fn sample_cpu(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
         let stats: Vec<_> = look.processes.watched().collect();
         self.unknown.complain(&stats, look);
@@ -390,13 +390,13 @@ impl Collectors {
             let system = deaths(look.processes, |times| times.system);
             self.procstat.settle(&stats, &sights, [&user, &system], presence, &mut samples);
         } else {
-            self.procstat = Procstat::default(); // what it knew grows old
+            self.procstat = Procstat::default(); // accounts have to be settled at every gather
         }
         samples
     }
 }
 
-/// What exit records tell of the dead, of one kind of time.
+/// Returns one kind of time of the processes that exited, from their exit records.
 fn deaths(processes: &Processes, of: fn(&Times) -> u64) -> Deaths {
     let last = processes.gone().map(|(id, record)| LastSight {
         id,

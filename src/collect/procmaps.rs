@@ -1,7 +1,7 @@
-//! `procmaps`: proportional set size, which the kernel adds up page by page.
+//! `procmaps`: proportional set size (PSS), from `/proc/<pid>/smaps_rollup`.
 //!
-//! That takes 13 ms for a GiB, and holds the process's mmap lock meanwhile. So a thread of its own does it, at a period of its
-//! own; a gather writes what was last measured and waits for nothing.
+//! The kernel adds it up page by page, 13 ms for a GiB, and holds the process's mmap lock meanwhile. A thread measures
+//! at `procmaps_interval`; a gather writes the last result and never waits.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -21,40 +21,40 @@ use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
 use crate::log::{Complaint, Complaints, Trouble};
 
-/// The processes of each series.
+/// Processes of each series.
 type Series = BTreeMap<Tags, Vec<Identity>>;
 
-/// PSS of each process, bytes; a process that is gone has none. Of one that could not be measured, why.
+/// PSS of each process, bytes (0 once it was reaped), or the reason why it could not be measured.
 type Sizes = BTreeMap<Identity, Result<u64, Complaint>>;
 
-/// A measurement that takes so long, ns, does not go on.
+/// Time after which a measuring without an answer counts as stuck, ns.
 const LONG: u64 = 60_000_000_000;
 
-/// How long `--check` waits.
+/// Time that `--check` waits for a measuring.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What was measured of a series.
+/// Result of one measuring of a series.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Measured {
-    /// CLOCK_MONOTONIC (ns) when it was asked for.
+    /// CLOCK_MONOTONIC when the measuring was asked for, ns.
     at: u64,
-    /// PSS of each process that it had then, bytes, if it is known. Sorted by pid.
+    /// PSS of each process that the series had then, bytes, if known. Sorted by pid.
     sizes: Vec<(Identity, Option<u64>)>,
-    /// What is wrong with that.
+    /// Complaints about processes that could not be measured.
     #[serde(skip)]
     troubles: BTreeSet<Complaint>,
 }
 
-/// What is being measured.
+/// Measuring that the thread has not answered yet.
 #[derive(Debug)]
 struct Pending {
     at: u64,
     series: Series,
-    /// What to say of those that are left out, since they are too large.
+    /// Complaints about processes that are left out, being too large.
     too_large: BTreeMap<Identity, Complaint>,
 }
 
-/// Asks for measurements, and holds the last of each series.
+/// Last result of each series, and the thread that measures.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Procmaps {
     #[serde(skip)]
@@ -63,18 +63,18 @@ pub struct Procmaps {
     pending: Option<Pending>,
     /// Sorted by tags.
     measured: Vec<(Tags, Measured)>,
-    /// CLOCK_MONOTONIC (ns) when something was asked for that has not been answered; by another run, perhaps.
+    /// CLOCK_MONOTONIC (ns) of the first question that has no answer yet, which another run may have asked.
     unanswered: Option<u64>,
-    /// What it was at when it had taken so long that what was measured last means nothing any more: a pid.
+    /// Pid at which the thread is stuck. The last results mean nothing then.
     #[serde(skip)]
     stuck: Option<u32>,
 }
 
 impl Procmaps {
-    /// One gather: takes in what was measured, and asks for what is due. `at` is CLOCK_MONOTONIC, ns.
+    /// Takes the thread's answer, if there is one, and asks for the series that are due. `at` is CLOCK_MONOTONIC, ns.
     pub(super) fn sample(&mut self, series: &Series, samples: &Samples, bounds: Bounds, at: u64, look: &mut Look) {
         if self.meter.as_ref().is_some_and(|meter| meter.root != look.proc.root()) {
-            *self = Self::default(); // what was measured there means nothing here
+            *self = Self::default(); // the results are of another /proc
         }
         self.measured.retain(|(tags, _)| series.contains_key(tags));
         self.unanswered = self.unanswered.filter(|_| !series.is_empty());
@@ -95,18 +95,18 @@ impl Procmaps {
         self.complain(look.complaints);
     }
 
-    /// The pid that is being measured.
+    /// Returns the pid that is being measured.
     fn is_at(&self) -> u32 {
         self.meter.as_ref().map_or(0, |meter| meter.at.load(Ordering::Relaxed))
     }
 
-    /// Whether something is being measured.
+    /// Returns whether a measuring is going on.
     #[must_use]
     pub fn is_pending(&self) -> bool {
         self.pending.is_some()
     }
 
-    /// Waits until what was asked for is measured.
+    /// Waits for the answer, at most [`PATIENCE`].
     pub(super) fn wait(&mut self) {
         if let (Some(meter), Some(pending)) = (&self.meter, self.pending.take()) {
             match meter.sizes.recv_timeout(PATIENCE) {
@@ -116,7 +116,7 @@ impl Procmaps {
         }
     }
 
-    /// Says what is wrong with what was measured.
+    /// Complains about processes that could not be measured, and about a thread that is stuck.
     pub(super) fn complain(&self, complaints: &mut Complaints) {
         for complaint in self.measured.iter().flat_map(|(_, measured)| &measured.troubles) {
             complaints.complain(complaint.clone());
@@ -194,8 +194,9 @@ impl Procmaps {
         }
     }
 
-    /// PSS of a series, bytes: that of the processes it had when it was last measured, but no more than its processes have resident
-    /// now, each and together. Unknown if one of them could not be measured, or if none of them is left but others came.
+    /// Returns the PSS of a series, bytes: the sum over the processes it had when it was last measured, but no more
+    /// than is resident now, of each and of all together. `None` if one of them could not be measured, or if none of
+    /// the present members was measured.
     #[must_use]
     pub fn of_tree(
         &self,
@@ -216,7 +217,7 @@ impl Procmaps {
         sum.map(|sum| at_most(sum, rss))
     }
 
-    /// PSS of a process of a series, bytes: as it was last measured, but no more than it has resident now.
+    /// Returns the PSS of a process of a series, bytes: as last measured, but no more than is resident now.
     #[must_use]
     pub fn of_process(&self, tags: &Tags, id: Identity, rss: Option<u64>) -> Option<u64> {
         let sizes = &self.of(tags).filter(|_| self.stuck.is_none())?.sizes;
@@ -225,12 +226,12 @@ impl Procmaps {
     }
 }
 
-/// A size that was measured a while ago, beside one as of now that it cannot be above.
+/// Returns a size that was measured earlier, but at most the present one, if that is known.
 fn at_most(size: u64, now: Option<u64>) -> u64 {
     now.map_or(size, |now| size.min(now))
 }
 
-/// What to say of a process that is too large to be measured: or may be, since how large it is could not be read.
+/// Returns the complaint about a process that is too large to be measured, or whose size could not be read.
 fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Option<Complaint> {
     let rss = samples.rss(id);
     if rss.is_some_and(|rss| rss <= bounds.procmaps_max_rss) {
@@ -242,21 +243,21 @@ fn too_large(id: Identity, samples: &Samples, bounds: Bounds, look: &Look) -> Op
     Some(Complaint { trouble: Trouble::Bounded, what, with: Some(stat.called()), why: "raise it".to_owned() })
 }
 
-/// Bytes in the largest unit that leaves nothing over, as somebody may have written them. (bytesize takes a logarithm, and with it
-/// 0.3 MB of libm would become resident.)
+/// Formats bytes in the largest unit that gives a whole number, as a configuration has them. (bytesize takes a
+/// logarithm, and with it 0.3 MB of libm would become resident.)
 fn in_whole_units(bytes: u64) -> String {
     let units = [(30, "GiB"), (20, "MiB"), (10, "KiB"), (0, "B")];
     let (shift, unit) = units.into_iter().find(|(shift, _)| bytes.trailing_zeros() >= *shift).unwrap_or((0, "B"));
     format!("{} {unit}", bytes >> shift)
 }
 
-/// The field, from bytes.
+/// Returns the field `pss`, KiB, from bytes.
 #[must_use]
 pub fn fields(pss: Option<u64>) -> Vec<(&'static str, Value)> {
     known([("pss", pss.map(kibibytes))])
 }
 
-/// What to say of a process that could not be measured.
+/// Returns the complaint about a process that could not be measured.
 fn unmeasured(id: Identity, proc: &mut Proc, error: &io::Error) -> Complaint {
     let stat = proc.stat_of(id).ok().flatten();
     let with = Some(stat.map_or_else(|| format!("process {}", id.pid), |stat| stat.called()));
@@ -270,7 +271,7 @@ fn unmeasured(id: Identity, proc: &mut Proc, error: &io::Error) -> Complaint {
     }
 }
 
-/// Says what will be wrong as soon as there is something to measure.
+/// Complains about a capability whose lack will matter once there is a process to measure.
 pub(super) fn foresee(complaints: &mut Complaints) {
     if !Capability::SysPtrace.is_held() {
         let remedy = Capability::SysPtrace.is_needed();
@@ -279,13 +280,13 @@ pub(super) fn foresee(complaints: &mut Complaints) {
     }
 }
 
-/// The thread that measures.
+/// Thread that measures.
 #[derive(Debug)]
 struct Meter {
     root: PathBuf,
     asked: Sender<Vec<Identity>>,
     sizes: Receiver<Sizes>,
-    /// The pid that it is at.
+    /// Pid that is being measured.
     at: Arc<AtomicU32>,
 }
 

@@ -1,4 +1,4 @@
-//! `procstat`: what `/proc/<pid>/stat` says, in taskstats_exporter's fields.
+//! `procstat`: fields of `/proc/<pid>/stat`, named and scaled as in taskstats_exporter.
 
 use serde::{Deserialize, Serialize};
 
@@ -9,7 +9,7 @@ use crate::encode::{Value, kibibytes, known};
 use crate::kernel::stat::{Field, Identity, Stat};
 use crate::processes::Presence;
 
-/// User and system time by themselves: the accounting rule, applied to each.
+/// Accounts of user time and of system time: the accounting rule, applied to each.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Procstat {
     user: Accounts,
@@ -17,7 +17,7 @@ pub struct Procstat {
 }
 
 impl Procstat {
-    /// One gather: splits what each of `sights` was charged.
+    /// Settles one gather, and puts the charges in user and in system mode into the samples.
     pub(super) fn settle(
         &mut self,
         stats: &[&Stat],
@@ -43,13 +43,13 @@ impl Procstat {
     }
 }
 
-/// The fields of a tree: ns, ns, count, bytes. Times only grow.
+/// Returns the fields of a tree, from ns, ns, a count and bytes. The times never fall.
 #[must_use]
 pub fn fields_of_tree(user: u64, system: u64, threads: Option<u64>, rss: Option<u64>) -> Vec<(&'static str, Value)> {
     known([("utime", Some(user)), ("stime", Some(system)), ("num_threads", threads), ("rss", rss.map(kibibytes))])
 }
 
-/// The fields of one process, as the kernel has them; `rss` in bytes.
+/// Returns the fields of one process, as the kernel has them; `rss` in bytes.
 #[must_use]
 pub fn fields_of_process(stat: &Stat, rss: Option<u64>) -> Vec<(&'static str, Value)> {
     let time = |field, time| stat.knows(field).then_some(time);

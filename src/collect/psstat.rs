@@ -1,4 +1,5 @@
-//! `psstat`: a tree as a few small fields.
+//! `psstat`: CPU, memory and number of processes of a tree. Here are the times of a member, for its account of CPU, and
+//! MemTotal.
 
 use std::io;
 
@@ -9,14 +10,14 @@ use crate::kernel::stat::{Field, Stat};
 use crate::log::{Complaints, Trouble};
 use crate::processes::{ProcessSource, Processes};
 
-/// What a member has used, for the accounting rule.
+/// Returns the times of a member for the accounting rule, and which of them are unknown.
 ///
-/// utime + stime are in ticks rounded down: a hundred zombies of 5 ms each show nothing. The leader's schedstat, exact to
-/// the ns, is a lower bound too, and is read where it can matter: for the dead and for the young. So is the exit record of one
-/// that is dead, with all its threads in it.
+/// utime + stime are in ticks, rounded down: a hundred zombies of 5 ms each show nothing. The own time is the largest
+/// of three lower bounds: these ticks; the leader's schedstat, exact to the ns, which is read only where it can matter,
+/// of zombies and young processes; and the exit record of a zombie, which has all its threads.
 ///
-/// Where schedstat cannot be read, the ticks stand alone; `complain` hears why. Where the ticks are unknown, schedstat stands for them, if
-/// there is no other thread.
+/// A schedstat that cannot be read goes to `complain`. The schedstat of a process with one thread replaces ticks that
+/// are unknown.
 pub(super) fn sight(
     stat: &Stat,
     processes: &Processes,
@@ -47,18 +48,18 @@ pub(super) fn sight(
     (sight, Lacks { own: ticks.is_none() && !is_exact, reaped: !knows_reaped })
 }
 
-/// MemTotal, which hardly ever changes and costs as much as ten processes to read.
+/// MemTotal, read once a minute: it hardly ever changes, and costs as much to read as ten processes.
 #[derive(Debug, Default)]
 pub struct MemTotal {
-    /// When it was read (CLOCK_MONOTONIC, ns), and what it was, bytes.
+    /// CLOCK_MONOTONIC (ns) when it was read, and bytes.
     read: Option<(u64, u64)>,
 }
 
 impl MemTotal {
-    /// It is read again after this time, ns.
+    /// Time after which it is read again, ns.
     const GOOD_FOR: u64 = 60_000_000_000;
 
-    /// As of now (CLOCK_MONOTONIC, ns), if it is known; bytes.
+    /// Returns MemTotal, bytes, if known. `now` is CLOCK_MONOTONIC, ns.
     pub fn get(&mut self, proc: &Proc, now: u64, complaints: &mut Complaints) -> Option<u64> {
         if self.read.is_none_or(|(at, _)| now.saturating_sub(at) >= Self::GOOD_FOR) {
             self.read = mem_total(proc, complaints).map(|bytes| (now, bytes));
@@ -67,7 +68,7 @@ impl MemTotal {
     }
 }
 
-/// MemTotal, bytes, if it is known.
+/// Reads MemTotal, bytes. A failure becomes a complaint.
 pub fn mem_total(proc: &Proc, complaints: &mut Complaints) -> Option<u64> {
     let error = match proc.mem_total() {
         Ok(bytes) => return Some(bytes),

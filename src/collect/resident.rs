@@ -1,10 +1,11 @@
 //! Resident memory of the members, from `/proc/<pid>/statm`.
 //!
-//! Field 24 of stat is an estimate: since Linux 6.2 each CPU counts the pages of a process by itself, and hands the count in when it is
-//! large enough. So it may be low by 100 pages and more for each CPU, which is all of a small process. statm adds the CPUs up (Linux
-//! 6.16, and stable kernels that took it over; before, it has the same estimate). It is another file to open, so it is read only
-//! where the pages may be others than they were: of a process that has run or faulted since, or if field 24 has changed; and after a
-//! while anyway, since the kernel can take pages away from one that sleeps.
+//! Field 24 of stat is an estimate: since Linux 6.2 each CPU counts the pages of a process by itself, and adds its
+//! count to the process's when it is large enough. The estimate may be low by 100 pages and more for each CPU, which is
+//! all of a small process. statm adds the CPUs up (Linux 6.16, and stable kernels with the change backported; before,
+//! it has the same estimate). It is another file to open, so it is read only of a process that has run or faulted
+//! since, or whose field 24 has changed; and after 30 s anyway, since the kernel can take pages from a process that
+//! sleeps.
 
 use std::io;
 use std::iter::Peekable;
@@ -14,23 +15,23 @@ use crate::account::take_known;
 use crate::kernel::stat::{Field, Identity, Stat, TICK};
 use crate::processes::ProcessSource;
 
-/// After this time statm is read although nothing has changed, ns.
+/// Time after which statm is read although nothing has changed, ns.
 const GOOD_FOR: u64 = 30_000_000_000;
 
-/// The memory of a process, as of when its statm was read.
+/// Memory of a process at the time its statm was read.
 #[derive(Debug, Clone, Copy)]
 struct Resident {
     id: Identity,
-    /// Field 24 of its stat, without the digits that would take more room.
+    /// Low 32 bits of field 24 of its stat.
     estimate: u32,
-    /// CLOCK_MONOTONIC, ns.
+    /// CLOCK_MONOTONIC of the reading, ns.
     read: u64,
-    /// [`activity`] by then.
+    /// Value of [`activity`] then.
     activity: u64,
     pages: u64,
 }
 
-/// What is remembered of each member.
+/// Memory of each member at the last gather.
 #[derive(Debug, Default)]
 pub(super) struct ResidentMemory {
     /// Sorted by pid.
@@ -38,7 +39,7 @@ pub(super) struct ResidentMemory {
 }
 
 impl ResidentMemory {
-    /// Begins a gather of so many processes at a time (CLOCK_MONOTONIC, ns). Who is not asked for in it is forgotten.
+    /// Begins a gather of `count` processes at `at` (CLOCK_MONOTONIC, ns). Processes not asked for in it are forgotten.
     pub(super) fn begin(&mut self, count: usize, at: u64) -> Asking<'_> {
         let before = std::mem::take(&mut self.all).into_iter().peekable();
         self.all.reserve_exact(count);
@@ -46,7 +47,7 @@ impl ResidentMemory {
     }
 }
 
-/// One gather, in which processes are asked for in the order of their pids.
+/// Gather in progress; processes have to be asked for in the order of their pids.
 #[derive(Debug)]
 pub(super) struct Asking<'a> {
     before: Peekable<IntoIter<Resident>>,
@@ -55,10 +56,10 @@ pub(super) struct Asking<'a> {
 }
 
 impl Asking<'_> {
-    /// Returns the resident memory of a process, bytes, if it is known. One that is dead has none.
+    /// Returns the resident memory of a process, bytes, if known: 0 for a zombie.
     ///
     /// # Errors
-    /// A file of it cannot be read; the process being gone is no error.
+    /// A file of the process cannot be read, and the process exists.
     pub(super) fn bytes_of(&mut self, stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<Option<u64>> {
         if stat.is_zombie() {
             return Ok(Some(0));
@@ -68,7 +69,7 @@ impl Asking<'_> {
         let before = take_known(&mut self.before, stat.id, |known| known.id);
         let still = before.filter(|before| {
             let is_same = (before.estimate, before.activity) == (estimate, activity);
-            // What a leader shows that has exited is not what its threads do.
+            // The stat of a leader that has exited does not show what the other threads do.
             is_same && !stat.is_leaderless() && self.at.saturating_sub(before.read) < GOOD_FOR
         });
         let resident = match still {
@@ -83,12 +84,13 @@ impl Asking<'_> {
     }
 }
 
-/// A number that grows when a process has run for a tick, or was given a page.
+/// Returns a number that grows when a process runs for a tick or is given a page.
 fn activity(stat: &Stat) -> u64 {
     (stat.cpu() / TICK).wrapping_add(stat.faults)
 }
 
-/// Where there is no statm, it is what stat says: the process is gone, or the host is made up.
+/// Returns the resident pages: by statm, or by stat if there is no statm, since the process was reaped or the host is
+/// made up.
 fn pages(stat: &Stat, source: &mut dyn ProcessSource) -> io::Result<Option<u64>> {
     if stat.is_leaderless() {
         return Ok(Some(source.leaderless_rss(stat.id.pid)?.unwrap_or(0)));

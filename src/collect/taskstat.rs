@@ -1,4 +1,4 @@
-//! `taskstat`: what processes wait for, by the kernel's delay accounting.
+//! `taskstat`: the delays of processes (waiting for CPU, block I/O, swap, …), by the kernel's delay accounting.
 
 use std::io;
 
@@ -18,18 +18,18 @@ use crate::log::{Complaint, Trouble};
 use crate::output::Measurement;
 use crate::processes::Processes;
 
-/// What the kernel counts of a process: counts, and ns.
+/// Counters of a process, in the order of [`NAMES`]: counts, and ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Counts([u64; COUNTERS]);
 
 impl Counts {
-    /// What was counted for those that nobody has seen alive.
+    /// Returns the sums over processes that started and exited unobserved.
     #[must_use]
     pub fn of(unseen: &Unseen) -> Self {
         Self(unseen.delays)
     }
 
-    /// How often it was put on a CPU.
+    /// Number of times that the process was put on a CPU.
     fn on_cpu(&self) -> u64 {
         self.0.first().copied().unwrap_or(0)
     }
@@ -51,27 +51,27 @@ impl Counter for Counts {
     }
 }
 
-/// Asks the kernel for the delays of each process, and remembers what it said.
+/// Delays of each process as of the last gather, by taskstats over generic netlink.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Taskstat {
     counters: Counters<Counts>,
-    /// How much of their waiting for block devices is none, of those of which some is.
+    /// Block I/O delay that the kernel has added wrongly ([`is_since_boot`]), ns, of each process that has any.
     #[serde(default)]
     made_up: Vec<(Identity, u64)>,
-    /// How many of the counters the kernel has.
+    /// Number of counters that the kernel has.
     #[serde(skip)]
     known: usize,
 }
 
 impl Taskstat {
-    /// What each process gains.
+    /// Returns the counters of each process.
     #[must_use]
     pub fn counters(&self) -> &Counters<Counts> {
         &self.counters
     }
 
-    /// One gather (`at`: CLOCK_MONOTONIC, ns): asks for each process of which it is needed. If there is none so far, it asks for the
-    /// plugin's own, since what the kernel can tell has to be known all the same.
+    /// Asks the kernel for each process that needs it, once in a gather. `at` is CLOCK_MONOTONIC, ns. If no process
+    /// needs it so far, the plugin's own is asked for, since the number of counters has to be known all the same.
     pub(super) fn sample(&mut self, plan: &Plan, at: u64, look: &mut Look) {
         let ids = plan.ids_of(|needs| needs.taskstat);
         let mut outcomes = vec![Outcome::Unknown; ids.len()];
@@ -102,7 +102,7 @@ impl Taskstat {
         let mut all: Vec<_> = ids.into_iter().zip(outcomes).map(|(id, outcome)| (id, newborn(id), outcome)).collect();
         all.extend(self.last_words(look.processes));
         all.sort_by_key(|(id, ..)| *id);
-        all.dedup_by_key(|(id, ..)| *id); // one that went away while it was read is both
+        all.dedup_by_key(|(id, ..)| *id); // a process that exited while it was read is there twice
         self.made_up.retain(|(id, _)| all.binary_search_by_key(id, |(id, ..)| *id).is_ok());
         for (id, _, outcome) in &mut all {
             if let Outcome::Known(Counts(values)) = outcome {
@@ -112,7 +112,8 @@ impl Taskstat {
         self.counters.settle(all);
     }
 
-    /// How long a process has waited for block devices, of what the kernel says: what cannot be is taken out, now and later.
+    /// Returns the block I/O delay of a process, ns: the kernel's number `said` without gains that it added wrongly
+    /// ([`is_since_boot`]), now or at an earlier gather.
     fn really_waited(&mut self, id: Identity, said: u64, at: u64, processes: &Processes) -> u64 {
         let made_up = self.made_up.iter().find(|(of, _)| *of == id).map_or(0, |(_, made_up)| *made_up);
         let delay = said.saturating_sub(made_up);
@@ -131,7 +132,8 @@ impl Taskstat {
         earlier
     }
 
-    /// What exit records say of those that are gone.
+    /// Returns the counters in the exit records of processes that were counted before, or started since the last
+    /// gather.
     fn last_words<'a>(
         &'a self,
         processes: &'a Processes,
@@ -143,11 +145,11 @@ impl Taskstat {
         })
     }
 
-    /// Whether an answer is that of a process that lives.
+    /// Returns whether an answer is that of a living process, and can be used.
     ///
-    /// Of a dead one that is not reaped the kernel counts nothing any more; and a thread that is dying it counts twice for a
-    /// while, if there ever was another. So one of a process known to be dying is none; and if it has grown by much or fallen, or is
-    /// the first of one just born, the process is looked at again.
+    /// The kernel no longer counts the threads of a zombie, and for a while it counts an exiting thread twice, if the
+    /// process ever had another. So the answer for an exiting process is not used. If the counters have grown by much
+    /// or fallen, or are the first of a new process, its stat is read again, since it may be exiting by now.
     fn is_of_the_living(&self, id: Identity, counts: &Counts, look: &mut Look) -> bool {
         let Some(stat) = look.processes.get_exactly(id) else { return false };
         if is_dying(stat, look.proc) {
@@ -160,10 +162,10 @@ impl Taskstat {
         !is_suspect || matches!(look.proc.stat_of(id), Ok(Some(stat)) if !is_dying(&stat, look.proc))
     }
 
-    /// Asks for each. Returns the first that could not be told, and why.
+    /// Asks for some processes. Returns the first failure, with the pid.
     ///
     /// # Errors
-    /// Nothing can be asked.
+    /// The kernel cannot be asked at all.
     fn ask(
         &mut self,
         pids: &[u32],
@@ -190,7 +192,7 @@ impl Taskstat {
         Ok(failed)
     }
 
-    /// The fields that are known, of a process or of a tree.
+    /// Returns the fields that the kernel counts, of a process or of a tree.
     #[must_use]
     pub fn fields(&self, counts: &Counts, delays: DelayAccounting) -> Vec<(&'static str, Value)> {
         let fields = NAMES.into_iter().zip(counts.0).take(self.known);
@@ -199,8 +201,8 @@ impl Taskstat {
     }
 }
 
-/// Whether the last thread of a process is dying, or dead. The stat tells of the leader; if only that is gone, the others live,
-/// or die as well.
+/// Returns whether the last thread of a process is exiting or has exited. The stat shows the leader; where only the
+/// leader has exited, each other thread is looked at.
 fn is_dying(stat: &Stat, proc: &mut Proc) -> bool {
     if !stat.is_leaderless() {
         return stat.exiting || stat.is_zombie();
@@ -211,7 +213,7 @@ fn is_dying(stat: &Stat, proc: &mut Proc) -> bool {
     !matches!(listed, Ok(Some(()))) || !tids.into_iter().any(&mut lives)
 }
 
-/// Why nothing can be asked, and what to do.
+/// Returns why the kernel cannot be asked, and what to do.
 fn remedy(error: &io::Error) -> (Trouble, String) {
     match error.kind() {
         io::ErrorKind::PermissionDenied => (Trouble::Denied, Capability::NetAdmin.is_needed()),

@@ -1,4 +1,4 @@
-//! `thread`: how the threads of a process are scheduled, by nice value.
+//! `thread`: scheduling and block I/O delay of the threads of a process, by nice value.
 
 use std::io;
 
@@ -13,10 +13,10 @@ use crate::kernel::procfs::{Proc, Schedstat};
 use crate::kernel::stat::{Field, Identity, Stat};
 use crate::kernel::taskstats::is_since_boot;
 
-/// The fields: ns, ns, ns, count.
+/// Names of the fields: ns, ns, ns, count.
 const NAMES: [&str; 4] = ["blkio_delay", "schedstat_oncpu", "schedstat_waiting", "schedstat_slices"];
 
-/// What threads have counted, in the order of the fields.
+/// Counters of a thread, or sums of them, in the order of [`NAMES`].
 type Counts = [u64; NAMES.len()];
 
 /// Counters by nice value, sorted by it.
@@ -24,7 +24,7 @@ type Counts = [u64; NAMES.len()];
 pub struct ByNice(Vec<(i8, Counts)>);
 
 impl ByNice {
-    /// Each nice value that threads have had, and what they counted while they had it.
+    /// Returns each nice value that threads have had, with the sum of what they gained while they had it.
     pub fn iter(&self) -> impl Iterator<Item = (i8, &Counts)> {
         self.0.iter().map(|(nice, counts)| (*nice, counts))
     }
@@ -69,41 +69,41 @@ fn since(mut counts: Counts, earlier: Counts) -> Counts {
     counts
 }
 
-/// A thread as remembered.
+/// Thread as of the last gather.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 struct Task {
     tid: u32,
-    /// Ticks since boot when it started: a tid may be used again.
+    /// Start time, ticks since boot: a tid may be used again.
     start: u64,
-    /// What it has counted, if its nice value is one that counts.
+    /// Counters, if its nice value counts.
     counts: Option<Counts>,
 }
 
-/// A thread as read.
+/// Thread as read, with its nice value.
 #[derive(Debug, Clone, Copy)]
 struct Sight {
     task: Task,
     nice: i8,
 }
 
-/// The threads of a process.
+/// Threads of a process.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Threads {
     id: Identity,
     /// Sorted by tid.
     tasks: Vec<Task>,
-    /// What they have counted, those included that are gone: never falls.
+    /// Sums over all threads, exited ones included: they never fall.
     counted: ByNice,
 }
 
 impl Threads {
-    /// Takes in what was read. What a thread has counted before it was first seen counts if `is_new` says so.
+    /// Adds what each thread has gained. The counters of a thread at its first sight count if it `is_new`.
     fn take_in(&mut self, sights: &[Sight], at: u64, is_new: impl Fn(Identity) -> bool) {
         for Sight { task, nice } in sights {
             let Some(now) = task.counts else { continue };
             let mut gained = match self.earlier(task) {
                 Some(_) if self.may_be_another(task, sights) => self.least(now),
-                Some(earlier) => since(now, earlier.counts.unwrap_or(now)), // its nice value did not count then
+                Some(earlier) => since(now, earlier.counts.unwrap_or(now)), // None: its nice value did not count then
                 None if is_new(Identity { pid: task.tid, start: task.start }) => now,
                 None => Counts::default(),
             };
@@ -116,20 +116,20 @@ impl Threads {
         self.tasks.extend(sights.iter().map(|sight| sight.task));
     }
 
-    /// The thread as it was at the last gather.
+    /// Returns a thread as of the last gather.
     fn earlier(&self, task: &Task) -> Option<&Task> {
         let index = self.tasks.binary_search_by_key(&task.tid, |earlier| earlier.tid).ok()?;
         self.tasks.get(index).filter(|earlier| earlier.start == task.start)
     }
 
-    /// Whether what seems to be the leader may be another thread: after an execve(2) that one has the leader's tid and start, and is
-    /// the only one.
+    /// Returns whether the leader may be another thread than at the last gather: after execve(2) the calling thread has
+    /// the leader's tid and start time, and is the only one.
     fn may_be_another(&self, task: &Task, sights: &[Sight]) -> bool {
         task.tid == self.id.pid && sights.len() == 1 && self.tasks.len() > 1
     }
 
-    /// The least that any of the threads can have gained to be the one that is left: nothing, if what one of them has counted is
-    /// not known.
+    /// Returns the least that the one thread left can have gained, whichever of the earlier threads it is: nothing if
+    /// the counters of one of them are unknown.
     fn least(&self, now: Counts) -> Counts {
         let earlier = self.tasks.iter().map(|task| task.counts.unwrap_or(now));
         let can_be = |earlier: &Counts| earlier.iter().zip(now).all(|(earlier, now)| *earlier <= now);
@@ -145,29 +145,29 @@ impl Threads {
     }
 }
 
-/// Reads threads, and remembers them.
+/// Threads of each process as of the last gather, and the sums by nice value.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Thread {
     /// Sorted by pid.
     processes: Vec<Threads>,
     counters: Counters<ByNice>,
-    /// Whether threads that are not niced count too.
+    /// True if threads with nice value 0 count too.
     all_nice: bool,
     #[serde(skip)]
     lacks_schedstat: bool,
 }
 
 impl Thread {
-    /// What was counted of each process.
+    /// Returns the sums of each process.
     #[must_use]
     pub fn counters(&self) -> &Counters<ByNice> {
         &self.counters
     }
 
-    /// One gather (`at`: CLOCK_MONOTONIC, ns): reads the threads of each member (sorted by pid) of which they are needed.
+    /// Reads the threads of each member (sorted by pid) that needs it, once in a gather. `at` is CLOCK_MONOTONIC, ns.
     pub(super) fn sample(&mut self, members: &[(Identity, Needs)], bounds: Bounds, at: u64, look: &mut Look) {
         if self.all_nice != bounds.thread_all_nice {
-            *self = Self { all_nice: bounds.thread_all_nice, ..Self::default() }; // what did not count has to begin anew
+            *self = Self { all_nice: bounds.thread_all_nice, ..Self::default() }; // earlier sums are of other threads
         }
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
         let (mut reader, mut sights, mut outcomes) = (Reader::default(), Vec::new(), Vec::new());
@@ -203,13 +203,13 @@ impl Thread {
         self.counters.settle(outcomes);
     }
 
-    /// Whether threads of a nice value count.
+    /// Returns whether threads with a nice value count.
     #[must_use]
     pub fn counts(&self, nice: i8) -> bool {
         nice != 0 || self.all_nice
     }
 
-    /// The fields that are known.
+    /// Returns the fields that the kernel counts.
     #[must_use]
     pub fn fields(&self, counts: &Counts, delays: DelayAccounting) -> Vec<(&'static str, Value)> {
         let is_known = |name: &str| if name == "blkio_delay" { delays.counts(name) } else { !self.lacks_schedstat };
@@ -218,7 +218,7 @@ impl Thread {
     }
 }
 
-/// Reads a thread, unless it is gone. The only one of a process has the process's stat.
+/// Reads a thread. `None` if it has exited. The stat of a process with one thread is also that of the thread.
 fn sight(
     reader: &mut Reader,
     proc: &mut Proc,
@@ -246,13 +246,14 @@ fn sight(
 mod tests {
     use super::*;
 
-    /// A thread as read: tid, start, nice value, and ns that it ran; it waited the same and was put on a CPU once.
+    /// Thread as read: tid, start, nice value, and ns on a CPU; as many ns waiting, and one time slice.
     fn sight(tid: u32, start: u64, nice: i8, oncpu: u64) -> Sight {
         let counts = (nice != 0).then_some([0, oncpu, oncpu, 1]);
         Sight { task: Task { tid, start, counts }, nice }
     }
 
-    /// The leader waits much, the other runs much: whichever of them is left, no field gains more than it may have.
+    /// The leader waits long, the other thread runs long: whichever is left, no field gains more than that one may
+    /// have.
     #[test]
     fn of_each_field_the_least_counts_if_a_thread_may_be_another() {
         let task = |tid, counts| Sight { task: Task { tid, start: 1, counts: Some(counts) }, nice: 3 };
@@ -263,7 +264,7 @@ mod tests {
         assert_eq!(threads.counted.get(3), Some(&[0, 100, 50, 10]));
     }
 
-    /// Readings of process 1, and the oncpu by nice value after each. A thread that started at 5 or later was born since.
+    /// Readings of process 1, and the oncpu by nice value after each. A thread that started at 5 or later is new.
     #[test]
     fn what_a_thread_gains_goes_to_the_nice_value_that_it_has() {
         type Gathers<'a> = &'a [(&'a [Sight], &'a [(i8, u64)])];

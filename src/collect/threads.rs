@@ -1,4 +1,4 @@
-//! The threads of a process, for those collectors that look at each.
+//! Reading the threads of a process, for the collectors that need each of them.
 
 use std::io;
 
@@ -8,17 +8,17 @@ use crate::kernel::procfs::{Proc, Schedstat};
 use crate::kernel::stat::{Identity, Stat};
 use crate::log::{Complaint, Trouble};
 
-/// Reads threads, of one process after the other.
+/// Reader of threads, of one process after the other.
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     tids: Vec<u32>,
-    /// Whether the kernel has no schedstat.
+    /// True if a thread that exists has no schedstat.
     lacks_schedstat: bool,
 }
 
 impl Reader {
-    /// Calls `visit` for each thread of a process, with the process's stat and the tid, ascending. A process with more threads than
-    /// the bound is left out, and named.
+    /// Calls `visit` for each thread of a process, with the process's stat and the tid, ascending. A process with more
+    /// threads than `thread_max` is left out, with a complaint.
     pub(super) fn visit(
         &mut self,
         id: Identity,
@@ -60,7 +60,7 @@ impl Reader {
         Some(())
     }
 
-    /// How a thread was scheduled. `None`: it is gone, or the kernel does not say.
+    /// Reads the schedstat of a thread. `None` if it has exited, or the kernel has no schedstat.
     pub(super) fn schedstat(&mut self, proc: &mut Proc, process: &Stat, tid: u32) -> io::Result<Option<Schedstat>> {
         let pid = process.id.pid;
         let is_one_of_many = process.may_have_threads();
@@ -72,7 +72,7 @@ impl Reader {
         Ok(schedstat)
     }
 
-    /// Whether the kernel has no schedstat; that is said.
+    /// Returns whether the kernel has no schedstat, with a complaint if so.
     pub(super) fn lacks_schedstat(&self, look: &mut Look) -> bool {
         if self.lacks_schedstat {
             let why = "the kernel has no schedstat: it takes one built with CONFIG_SCHED_INFO";

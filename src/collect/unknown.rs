@@ -1,4 +1,4 @@
-//! What is said of fields of stat that are not numbers that they can have.
+//! Complaints about fields of stat whose text is not a number that they can have.
 
 use std::collections::BTreeMap;
 
@@ -6,13 +6,13 @@ use super::Look;
 use crate::kernel::stat::{Identity, Stat, Unknown};
 use crate::log::Trouble;
 
-/// What was said of each process. The text of a field may be another at each gather: what was said first is said again, which
-/// the log takes for the same.
+/// First message about each process. The text of a field may differ at each gather; the first message is repeated, so
+/// that the log takes it for the same.
 #[derive(Debug, Default)]
 pub(super) struct Said(BTreeMap<(Identity, Unknown), String>);
 
 impl Said {
-    /// Says what is unknown of these processes now.
+    /// Complains about the unknown fields of some processes.
     pub(super) fn complain(&mut self, stats: &[&Stat], look: &mut Look) {
         let mut before = std::mem::take(&mut self.0);
         for stat in stats.iter().filter(|stat| !stat.unknown.is_empty()) {
@@ -24,7 +24,7 @@ impl Said {
     }
 }
 
-/// Names the process and the fields. They are read once more, since what is kept of them is that they are unknown.
+/// Formats a message with the process and its fields. The stat is read again, since the table does not keep the text.
 fn message(stat: &Stat, look: &mut Look) -> String {
     let fields = look.proc.unknown_fields(stat.id.pid).unwrap_or_default();
     let fields = fields.into_iter().map(|(field, text)| {
