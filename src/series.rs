@@ -1,4 +1,7 @@
-//! A series: what is remembered of one tag set from gather to gather.
+//! A series: the members, counters and gauges of one tag set, kept from gather to gather.
+//!
+//! Each gather hands it a [`Reading`]; [`Series::account`] is the only place that changes its counters. The invariant: a counter never
+//! falls, and what a process used counts while the process is a member and at no other time.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -20,103 +23,104 @@ use crate::select::{Member, Root};
 /// A series' members, counters and gauges.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Series {
-    /// How it is written.
+    /// Tags, measurements and fields that are written.
     pub output: Arc<Output>,
+    /// Sorted by pid, as of the last gather.
     members: Vec<Member>,
     /// Members that exited by the last gather, and earlier ones that still have descendants which were never read: events name those by
     /// them.
     #[serde(skip)]
     departed: Vec<Member>,
+    /// Roots that are below no other member.
     top: Vec<Root>,
-    /// Roots that went away and have not been replaced: no more than there ever were at once.
+    /// Roots that exited and have not been replaced: never more than there were roots at once.
     vacant: Vec<Root>,
-    /// The processes that were selected, and not only descend from one, sorted by pid.
+    /// Processes that a selector matched, sorted by pid; the other members descend from them.
     selected: Vec<Identity>,
     rate: Rate,
     /// CPU used, ns.
     pub cpu_time: CpuTime,
-    /// The part of it in user mode, while somebody asks.
+    /// CPU used in user mode, ns; counted while `procstat` is collected.
     pub utime: CpuTime,
-    /// The part of it in system mode, while somebody asks.
+    /// CPU used in system mode, ns; counted while `procstat` is collected.
     pub stime: CpuTime,
-    /// What it has waited for.
+    /// Delays, from taskstats.
     pub taskstat: Tally<Counts>,
-    /// What its threads have counted.
+    /// Scheduling of the threads, by nice value.
     pub thread: Tally<ByNice>,
-    /// Processes born in it.
+    /// Number of processes that were born as members.
     pub started: u64,
-    /// Processes that are gone.
+    /// Number of members that were reaped.
     pub exited: u64,
-    /// Roots replaced.
+    /// Number of roots that were replaced by another process.
     pub restarts: u64,
-    /// Processes that are alive.
+    /// Number of members that have not exited.
     pub live: u64,
-    /// Processes that are dead and not reaped.
+    /// Number of members that are zombies.
     pub zombies: u64,
-    /// Their threads, if they are known of all.
+    /// Number of threads of the live members; `None` if it could not be read of one.
     pub threads: Option<u64>,
-    /// Their resident memory, bytes, if it is known of all.
+    /// Resident memory of the live members, bytes; `None` if it could not be read of one.
     pub rss: Option<u64>,
-    /// Whether cgroups carry its CPU.
+    /// Its CPU comes from the cpu.stat of cgroups.
     pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
     at: u64,
-    /// Whether nothing can be said of it now: some of it could not be looked at.
+    /// No field can be written now: part of what is selected could not be looked at.
     pub unknown: bool,
-    /// Whether nothing can be said of its processes now: one of them is hidden.
+    /// No field of its processes can be written now: one of them is hidden.
     pub hidden: bool,
-    /// Whether what it was found by is no longer there: it is written once more, then forgotten.
+    /// The pidfile, unit or process that it was found by is not there any more: written once more, then forgotten.
     pub over: bool,
-    /// Whether it was ever written.
+    /// A line of it has been written.
     written: bool,
 }
 
-/// What one gather found of a series.
+/// A series as one gather found it.
 #[derive(Debug)]
 pub struct Reading<'a> {
     /// The members now, sorted by pid.
     pub members: Vec<Member>,
-    /// Those that were found and went away before they could be read, sorted by pid.
+    /// Processes that were found to be members and were reaped before they could be read, sorted by pid.
     pub vanished: Vec<Member>,
-    /// Those that are roots below no other member.
+    /// Roots that are below no other member.
     pub top: Vec<Root>,
-    /// Those that were selected, and not only descend from one, sorted by pid.
+    /// Processes that a selector matched, sorted by pid.
     pub selected: Vec<Identity>,
     /// The process table.
     pub processes: &'a Processes,
-    /// What each member was charged and its memory.
+    /// CPU charged to each member, and its memory.
     pub samples: &'a Samples,
-    /// What else was read of each member.
+    /// Everything else that was read of each member.
     pub collectors: &'a Collectors,
-    /// The cgroups that carry the series' CPU, if any do.
+    /// The cgroups whose cpu.stat is the CPU of the series, if any.
     pub cgroups: Option<CgroupReading>,
-    /// Whether its members without a root are those of cgroups.
+    /// The members without a root are those of cgroups.
     pub of_cgroups: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
     pub at: u64,
-    /// CLOCK_MONOTONIC (ns) of the last gather, unless this is the first look at what is selected: then nothing that exists
-    /// counts as new.
+    /// CLOCK_MONOTONIC (ns) of the last gather. `None` at the base: no process that exists then counts as new.
     pub previous: Option<u64>,
 }
 
-/// What was read of the cgroups that carry a series' CPU.
+/// The cpu.stat of a series' cgroups at one gather.
 #[derive(Debug, Default)]
 pub struct CgroupReading {
-    /// Inode and usage of each.
+    /// Inode and CPU of each cgroup.
     pub usages: Vec<(u64, Usage)>,
-    /// Whether these are all of them: none could not be read.
+    /// Every cgroup could be read.
     pub all: bool,
-    /// The pids whose CPU they carry, sorted.
+    /// The pids in these cgroups, sorted.
     pub pids: Vec<u32>,
 }
 
 impl<'a> Reading<'a> {
-    /// Whether a cgroup carries this process's CPU.
+    /// Returns whether the CPU of the process is in the cpu.stat of one of the cgroups.
     fn in_cgroup(&self, pid: u32) -> bool {
         self.cgroups.as_ref().is_some_and(|cgroups| cgroups.pids.binary_search(&pid).is_ok())
     }
 
-    /// The reading of a series of which nothing is left.
+    /// A reading without members: the series has ended.
     #[must_use]
     pub fn nothing(
         processes: &'a Processes,
@@ -132,7 +136,7 @@ impl<'a> Reading<'a> {
 }
 
 impl Series {
-    /// A series not seen before.
+    /// A series without members, whose counters are 0.
     #[must_use]
     pub fn new(output: Arc<Output>) -> Self {
         Self {
@@ -164,7 +168,7 @@ impl Series {
         }
     }
 
-    /// Whether there is anything to write: no last word of what was never heard of.
+    /// Returns whether a line is worth writing: a series that ended before its first line, without having used any CPU, is not.
     #[must_use]
     pub fn is_worth_a_line(&self) -> bool {
         self.written || !self.over || self.exited > 0 || self.cpu_time.total() > 0
@@ -176,7 +180,7 @@ impl Series {
         &self.members
     }
 
-    /// The same, and those that had gone away by then.
+    /// The members as of the last gather, and the exited ones that events still name. Sorted by pid.
     #[must_use]
     pub fn members_and_departed(&self) -> Cow<'_, [Member]> {
         if self.departed.is_empty() {
@@ -187,13 +191,13 @@ impl Series {
         Cow::Owned(members)
     }
 
-    /// The processes that were selected, and not only descend from one, sorted by pid.
+    /// The processes that a selector matched at the last gather, sorted by pid.
     #[must_use]
     pub fn selected(&self) -> &[Identity] {
         &self.selected
     }
 
-    /// Takes in what a gather found. `is_new`: this series did not exist before.
+    /// Updates members, counters and gauges from one gather. `is_new`: the series did not exist at the one before.
     pub fn account(&mut self, mut reading: Reading, is_new: bool) {
         self.mark_reapers(&mut reading);
         if let (true, Some(previous)) = (is_new && self.misses_nothing(&reading), reading.previous) {
@@ -225,12 +229,12 @@ impl Series {
         self.rate.begin(self.cpu_time.total(), self.at);
     }
 
-    /// Takes in that nothing has happened to it or to its members since the last gather, nor had then.
+    /// Updates the time of its counters: neither a member nor a counter has changed since the last gather.
     pub fn rest(&mut self, at: u64) {
         self.at = at;
     }
 
-    /// Takes in what the members were charged and what they counted.
+    /// Adds to the counters what members were charged and what they counted.
     fn credit_all(&mut self, reading: &Reading, unseen: &[&Unseen]) {
         let gone = self.gone(reading);
         let living = reading.members.iter().filter_map(|member| self.credit(member, reading));
@@ -263,20 +267,20 @@ impl Series {
         }
     }
 
-    /// The members that went away since, of whom exit records tell, or of those whom they have left. Sorted by pid.
+    /// The reaped members for which there is an exit record, or below which unobserved processes exited. Sorted by pid.
     fn gone(&self, reading: &Reading) -> Vec<Identity> {
         let told = reading.processes.gone().map(|(id, _)| id).chain(reading.processes.unseen().map(|(id, _)| id));
         let gone: BTreeSet<_> = told.filter(|id| self.has_gone(*id, reading)).collect();
         gone.into_iter().collect()
     }
 
-    /// Whether it was a member and went away.
+    /// Returns whether the process was a member and has been reaped.
     fn has_gone(&self, id: Identity, reading: &Reading) -> bool {
         let was_member = [&self.members, &reading.vanished, &self.departed].iter().any(|of| find(of, id).is_some());
         was_member && reading.processes.presence(id) != Presence::Here
     }
 
-    /// What stands for those that were born in it and died since the last gather, so that nobody has seen them.
+    /// The sums of unobserved processes below its members.
     fn unseen<'a>(&self, reading: &Reading<'a>) -> Vec<&'a Unseen> {
         let processes = reading.processes;
         let is_of_it = |id| match find(&reading.members, id) {
@@ -286,14 +290,14 @@ impl Series {
         processes.unseen().filter(|(id, _)| is_of_it(*id)).map(|(_, unseen)| unseen).collect()
     }
 
-    /// Cores used since it was last written, and how long ago that was (ns); it is being written now.
+    /// Returns the number of cores used since the last line, and the time since then (ns). A line is being written now.
     pub fn p_cpu(&mut self) -> Option<(f64, u64)> {
         self.written = true;
         self.rate.next(self.cpu_time.total(), self.at)
     }
 
-    /// Whoever has, or had, a child in a cgroup that carries the CPU must not count what it reaps a second time; and who is
-    /// in a cgroup, but has a child in another, must not count what that uses.
+    /// Marks the members whose reaped time must not count: those that have, or had, a child whose CPU comes from a cgroup, and those
+    /// in a cgroup with a child outside it.
     fn mark_reapers(&self, reading: &mut Reading) {
         if !reading.of_cgroups {
             return;
@@ -312,15 +316,15 @@ impl Series {
         reading.members = members;
     }
 
-    /// Whether what a member has used since the last gather belongs here: it was a member before, or was born since, or, unless this is the
-    /// base, was known at the last gather (as a member of another series), or belongs here by itself.
+    /// Returns whether the CPU that a member has used since the last gather counts here: it was a member before, or was born since. After
+    /// the base, so does that of a process which was a member of another series, or which is a member without a root.
     fn counts(&self, member: &Member, reading: &Reading) -> bool {
         let is_known = || reading.samples.get(member.id).is_some_and(|sample| sample.complete);
         let is_new_here = || reading.previous.is_some() && (member.root.is_none() || is_known());
         self.has(member.id) || reading.processes.is_newborn(member.id) || is_new_here()
     }
 
-    /// What a member adds to the CPU, and to the parts of it in user and in system mode, ns, unless a cgroup carries that.
+    /// Returns the total, user and system time (ns) that a member adds. `None`: it comes from a cgroup, or does not count here.
     fn credit(&self, member: &Member, reading: &Reading) -> Option<[u64; 3]> {
         let sample = reading.samples.get(member.id)?;
         let elsewhere = (member.root.is_none() && self.is_metered_unseen()) || reading.in_cgroup(member.id.pid);
@@ -329,18 +333,18 @@ impl Series {
             .then(|| charges.map(|charge| if member.reaps_elsewhere { charge.own } else { charge.total() }))
     }
 
-    /// What one that is gone adds in the end, unless cgroups carry the CPU of some: they have that of the dead, too.
+    /// Returns the total, user and system time (ns) that a reaped member adds. `None` where cgroups count: cpu.stat has it.
     fn credit_gone(&self, id: Identity, reading: &Reading) -> Option<[u64; 3]> {
         let sample = reading.samples.get_gone(id).filter(|_| !self.metered && reading.cgroups.is_none())?;
         Some([sample.cpu, sample.user, sample.system].map(Charge::total))
     }
 
-    /// Whether cgroups carried the CPU when they could last be looked at: their count goes on.
+    /// Returns whether cgroups counted its CPU when they could last be read: their counters go on.
     fn is_metered_unseen(&self) -> bool {
         self.unknown && self.metered
     }
 
-    /// Whether all that a new series used since the last gather is counted, so that a rate can be told.
+    /// Returns whether everything that a new series has used since the last gather is counted, so that it has a rate.
     fn misses_nothing(&self, reading: &Reading) -> bool {
         let complete = |id| reading.samples.get(id).is_some_and(|sample| sample.complete);
         let mut members = reading.members.iter();
@@ -352,7 +356,7 @@ impl Series {
         new.map(|member| u64::from(reading.processes.is_newborn(member.id))).sum()
     }
 
-    /// The members of before that went away, and those that did before they could be read.
+    /// The members that were reaped since the last gather, including those that could not be read once.
     fn departures(&self, reading: &Reading) -> Vec<Member> {
         let known = without(&self.members, &reading.members);
         let known = known.filter(|member| reading.processes.presence(member.id) != Presence::Here);
@@ -360,7 +364,8 @@ impl Series {
         known.chain(vanished).copied().collect()
     }
 
-    /// A root that went away leaves a place; another that was no member before takes one. The same coming back takes its own.
+    /// Counts restarts: a root that exits leaves a vacancy, and a root that was no member before fills one. A root that comes back fills
+    /// its own vacancy, which is no restart.
     fn count_restarts(&mut self, reading: &Reading) {
         let is_member = |id: &Root| reading.members.binary_search_by_key(id, |member| member.id).is_ok();
         let gained: Vec<Root> = reading.top.iter().filter(|root| !self.has(**root)).copied().collect();
@@ -397,13 +402,13 @@ impl Series {
     }
 }
 
-/// A member, of those sorted by pid.
+/// Returns the member with this identity, among members sorted by pid.
 fn find(members: &[Member], id: Identity) -> Option<&Member> {
     let index = members.binary_search_by_key(&id, |member| member.id).ok()?;
     members.get(index)
 }
 
-/// Those of some members that are not among the others; all sorted by pid.
+/// The members that are not among the others; both sorted by pid.
 fn without<'a>(members: &'a [Member], others: &'a [Member]) -> impl Iterator<Item = &'a Member> {
     let mut others = others.iter().peekable();
     members.iter().filter(move |member| {
