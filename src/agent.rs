@@ -50,26 +50,26 @@ pub struct Agent {
     processes: Processes,
     collectors: Collectors,
     series: BTreeMap<Tags, Series>,
-    /// What was read of their members, from one gather to the next only if all is at rest.
+    /// CPU and memory of the members at the last gather; kept only while all of them sleep.
     samples: Samples,
-    /// What was selected then, if that stands until something happens.
+    /// The selection of the last gather, if only events can change it.
     standing: Option<Standing>,
-    /// The tags of the line about this plugin, if there is to be one.
+    /// Tags of the line about the plugin itself, if it is written.
     self_stats: Option<Tags>,
     complaints: Complaints,
     cache: Option<Cache>,
-    /// CLOCK_MONOTONIC (ns) of the last gather. `None`: what is there at the next one is not new.
+    /// CLOCK_MONOTONIC (ns) of the last gather. `None` before the base: no process that exists at the next one counts as new.
     gathered: Option<u64>,
-    /// Of the lines of the last gather, bytes: those of the next will not be much longer.
+    /// Length of the lines of the last gather, bytes: those of the next will be about as long.
     length: usize,
 }
 
-/// A selection that stands until something happens.
+/// A selection that only events can change.
 struct Standing {
     selection: Selection,
     plan: Plan,
-    /// Whether nothing had happened at the last gather, and nothing was wrong. That one still settled what was owed and let go of who
-    /// had departed; if nothing has happened again, nothing is left to do, and what it left stands.
+    /// Nothing had happened at the last gather, and nothing was wrong. That one still settled what was expected and forgot exited
+    /// members: if nothing has happened since, the series are as it left them.
     is_at_rest: bool,
 }
 
@@ -129,7 +129,7 @@ fn last_words(prompts: &Prompts) -> Option<Instant> {
     prompts.stopped().map(|since| since + LAST_WORDS)
 }
 
-/// What to say of processes that exist and cannot be read.
+/// Returns the warning about processes that exist and cannot be read.
 fn unreadable(error: &io::Error) -> String {
     let known = "those known from before count as they were, the others do not count";
     format!("Some processes cannot be read; {known}: {error}")
@@ -171,8 +171,7 @@ impl Agent {
         self.gathered = Some(state.gathered);
     }
 
-    /// Takes the base of all counters, unless a cache file has it. Returns when a first gather can show what takes two, or some
-    /// time.
+    /// Takes the base of all counters, unless a cache file has it. Returns when the first gather can have rates and PSS.
     pub fn prime(&mut self) -> Instant {
         let resumed = self.gathered.is_some();
         let wants_procmaps = wants(&self.targets, Measurement::Procmaps);
@@ -209,14 +208,14 @@ impl Agent {
         }
     }
 
-    /// Looks at the processes between two gathers. What is wrong now, a pidfile just made and not yet written, need not be
-    /// at the next.
+    /// Looks at the processes between two gathers, without warnings: a pidfile that was just created and not written yet may be right at
+    /// the next gather.
     fn observe(&mut self) {
         self.look();
         self.complaints.take_back();
     }
 
-    /// One gather: its lines.
+    /// Gathers once. Returns the lines.
     pub fn gather(&mut self) -> Vec<u8> {
         let (realtime, begun) = (self.host.clock.realtime(), self.host.clock.monotonic());
         let (mut lines, mut processes) = (Lines::at(realtime, self.length), 0);
@@ -246,8 +245,8 @@ impl Agent {
         lines
     }
 
-    /// Select, sample, account; returns the middle of the time in which the members were read, CLOCK_MONOTONIC (ns). `None`: `/proc` could
-    /// not be listed, and nothing was done.
+    /// Selects, samples and accounts. Returns the middle of the time in which the members were read, CLOCK_MONOTONIC (ns). `None`: `/proc`
+    /// could not be listed, and nothing has changed.
     fn look(&mut self) -> Option<u64> {
         let begun = self.host.clock.monotonic();
         self.learn_who_exists()?;
@@ -300,7 +299,8 @@ impl Agent {
         Some(())
     }
 
-    /// What is selected, what is to be read of it, and the members of each series in their order. They are watched from now on.
+    /// Returns the selection, the plan of what to read, and the members of each series in the order of the selection. From now on these
+    /// are the processes that are read at each gather.
     fn select(&mut self) -> (Selection, Plan, Vec<Vec<Member>>) {
         let Self { targets, processes, host, complaints, .. } = self;
         let selection = select(targets, processes, host, complaints);
@@ -322,7 +322,7 @@ impl Agent {
         members.collect()
     }
 
-    /// The same, of a selection that stands.
+    /// The members of each series as of the last gather.
     fn members_as_before(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
         let members = |tags| self.series.get(tags).map(|series| series.members().to_vec()).unwrap_or_default();
         selection.keys().map(members).collect()
@@ -339,13 +339,13 @@ impl Agent {
         accounting.conclude(processes);
     }
 
-    /// Takes those out that went away before they could be read, and returns them.
+    /// Takes out the members that were reaped before they could be read, and returns them.
     fn take_out_vanished(&self, members: &mut [Vec<Member>]) -> Vec<Vec<Member>> {
         let has_vanished = |member: &mut Member| self.processes.has_vanished(member.id);
         members.iter_mut().map(|members| members.extract_if(.., has_vanished).collect()).collect()
     }
 
-    /// Reads what else is wanted of the members, and settles their accounts.
+    /// Reads from the members what the process table does not hold, and charges CPU to them.
     fn sample(&mut self, plan: &Plan, at: u64) {
         let Self { processes, host, collectors, complaints, .. } = self;
         let Host { proc, source, taskstats, .. } = host;
@@ -391,7 +391,8 @@ impl Agent {
         }
     }
 
-    /// A series of which nothing was found is over, unless it may only not have been seen: then nothing is said of it.
+    /// Ends the series that the selection does not have. Where part of the host could not be looked at they may still be there: they are
+    /// kept, and not written.
     fn end_those_not_selected(&mut self, complete: bool, at: u64) {
         for series in self.series.values_mut().filter(|series| series.over) {
             if complete {
@@ -403,8 +404,8 @@ impl Agent {
         }
     }
 
-    /// The cgroups that carry a series' CPU, and when they were read; else `scanned`. They carry none of it where the hierarchy
-    /// has no cpu.stat.
+    /// Reads the cpu.stat of a series' cgroups. Returns it with the time of reading; `None` and `scanned` for a series without cgroups, or
+    /// whose hierarchy has no cpu.stat.
     fn read_cgroups(&mut self, selected: &Selected, scanned: u64) -> (Option<CgroupReading>, u64) {
         if selected.cgroups.is_empty() {
             return (None, scanned);
@@ -427,7 +428,7 @@ impl Agent {
         if carry { (Some(reading), at) } else { (None, scanned) }
     }
 
-    /// Writes the lines of all series; those that are over are forgotten.
+    /// Writes the lines of all series, and forgets those that are over.
     fn write_lines(&mut self, lines: &mut Lines, at: u64) {
         let Self { host, series, processes, samples, collectors, complaints, .. } = self;
         let mem_total = collectors.mem_total.get(&host.proc, at, complaints);
@@ -439,7 +440,7 @@ impl Agent {
         collectors.busiest.begin_interval(at);
     }
 
-    /// What targets remember of what they found, by what they are called.
+    /// The processes that each target has accepted, by the target's label.
     fn memories(&self) -> BTreeMap<String, Memory> {
         self.targets.iter().map(|target| (target.label.clone(), target.memory())).collect()
     }
@@ -516,7 +517,7 @@ impl Agent {
         self.series.values()
     }
 
-    /// Whether all processes of the host were read at the last gather, and not only those that are watched.
+    /// Returns whether the last gather read every process of the host, instead of the members alone.
     #[must_use]
     pub fn has_scanned(&self) -> bool {
         self.processes.is_scanned()
