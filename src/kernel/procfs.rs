@@ -128,16 +128,23 @@ impl Proc {
     /// Opens and reads `/proc/<pid>/stat`.
     ///
     /// When another thread than the leader calls execve(2), the thread takes the leader's place and the old leader is
-    /// released. For some µs the process looks as if it were released itself, so a process that is not found is looked
-    /// for once more.
+    /// released. For some µs, or for ms where that thread has to wait for a CPU, the process looks as if it were released itself. So it
+    /// is looked for again until its directory is found absent twice, ten times at most.
     ///
     /// # Errors
     /// As [`Proc::open_stat`] and [`Proc::stat`].
     pub fn find(&mut self, pid: u32) -> io::Result<Option<(Stat, StatFile)>> {
-        for _ in 0..2 {
-            let Some(file) = self.open_stat(pid)? else { continue };
-            if let Some(stat) = self.stat(&file)? {
-                return Ok(Some((stat, file)));
+        let mut absent = 0;
+        for _ in 0..TRIES {
+            match self.open_stat(pid)? {
+                Some(file) => {
+                    if let Some(stat) = self.stat(&file)? {
+                        return Ok(Some((stat, file)));
+                    }
+                    std::thread::yield_now(); // to the thread that execs, if there is one
+                }
+                None if absent > 0 => break,
+                None => absent += 1,
             }
         }
         Ok(None)
