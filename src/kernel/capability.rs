@@ -10,14 +10,15 @@ use rustix::thread::{
     CapabilitySet, CapabilitySets, capabilities, capability_is_in_bounding_set, no_new_privs, set_capabilities,
 };
 
-/// Where this program lies. It may be replaced while it runs, but is told then how to run it anew.
+/// Path of this program, for commands that the user is asked to run. Read once: the file may be replaced while the program
+/// runs.
 static EXECUTABLE: LazyLock<PathBuf> =
     LazyLock::new(|| std::env::current_exe().unwrap_or_else(|_| PathBuf::from("telegraf-taskstats")));
 
 /// The first user namespace, as `/proc/self/ns/user` shows it (PROC_USER_INIT_INO, Linux 3.8).
 const FIRST_USER_NAMESPACE: &str = "user:[4026531837]";
 
-/// What some collectors need.
+/// Capability that a collector requires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Capability {
     /// taskstats: asking the kernel for the delays of any process, one's own included.
@@ -27,7 +28,7 @@ pub enum Capability {
 }
 
 impl Capability {
-    /// All that the plugin ever needs.
+    /// Every capability that the plugin can use.
     const ALL: CapabilitySet = CapabilitySet::NET_ADMIN.union(CapabilitySet::SYS_PTRACE);
 
     fn bit(self) -> CapabilitySet {
@@ -37,19 +38,19 @@ impl Capability {
         }
     }
 
-    /// Whether this thread has it in effect.
+    /// Returns whether the capability is effective in this thread.
     #[must_use]
     pub fn is_held(self) -> bool {
         capabilities(None).is_ok_and(|sets| sets.effective.contains(self.bit()))
     }
 
-    /// What a message says of a lack of it.
+    /// Returns the text "requires CAP_X", with the remedy, for a message about a lack of it.
     #[must_use]
     pub fn is_needed(self) -> String {
         format!("it takes {self}; {}", self.remedy())
     }
 
-    /// What to do to have it, as it is on this host: a command where one will do.
+    /// Returns how to get the capability on this host: a command where one suffices.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         static REMEDIES: [OnceLock<String>; 2] = [const { OnceLock::new() }; 2];
@@ -100,7 +101,7 @@ pub fn raise() -> io::Result<()> {
     Ok(set_capabilities(None, CapabilitySets { effective, ..sets })?)
 }
 
-/// What stands between this process and a capability.
+/// Restrictions of this process that keep a capability from it.
 #[allow(clippy::struct_excessive_bools)] // each is a fact of its own
 struct Barriers {
     held: bool,
@@ -144,7 +145,8 @@ impl Barriers {
     }
 }
 
-/// Whether this process is in a user namespace other than the first, whose capabilities netlink and ptrace do not heed.
+/// Returns whether this process is in a user namespace other than the first. Netlink and ptrace ignore capabilities of such
+/// a one.
 fn is_in_user_namespace() -> bool {
     let namespace = std::fs::read_link("/proc/self/ns/user");
     namespace.is_ok_and(|namespace| namespace.as_os_str() != FIRST_USER_NAMESPACE)

@@ -11,13 +11,13 @@ use std::path::{Path, PathBuf};
 use super::stat::decimal;
 use super::unless_gone;
 
-/// How many cgroups below one another are followed; systemd makes about ten.
+/// Most levels of cgroups that are followed; systemd makes about ten.
 const DEPTH_MAX: usize = 64;
 
-/// The hierarchies worth asking, in the order in which they are asked: the unified one (cgroup v2, alone or beside
-/// v1: "hybrid"), then systemd's own v1 one, then v1 controllers that container runtimes without systemd use.
+/// Returns the hierarchies to look into, in this order: the unified one (cgroup v2, alone or beside v1: "hybrid"), then
+/// systemd's own v1 hierarchy, then the v1 controllers that container runtimes without systemd use.
 ///
-/// `sys_root` is `/sys` or what stands for it.
+/// `sys_root` is `/sys`, or another directory in tests and containers.
 #[must_use]
 pub fn hierarchies(sys_root: &Path) -> Vec<PathBuf> {
     let mount = sys_root.join("fs/cgroup");
@@ -69,7 +69,8 @@ pub fn walk(root: &Path, mut visit: impl FnMut(&Path) -> bool) -> io::Result<()>
     failed.map_or(Ok(()), Err)
 }
 
-/// What identifies a cgroup: the inode of its directory, which a cgroup made anew under the same name does not share.
+/// Returns the inode of a cgroup's directory. It identifies the cgroup: one that is created later under the same name has
+/// another inode.
 ///
 /// # Errors
 /// The directory cannot be examined.
@@ -82,9 +83,9 @@ pub fn inode(cgroup: &Path) -> io::Result<Option<u64>> {
 pub struct Listed {
     /// The pids.
     pub pids: Vec<u32>,
-    /// Whether there are others, of a pid namespace that we cannot see into: they are listed as 0.
+    /// Some members are in a pid namespace that this process cannot see into: cgroup.procs lists them as 0.
     pub foreign: bool,
-    /// What kept some of them from being read.
+    /// First error of a member list that could not be read.
     pub failed: Option<io::Error>,
 }
 
@@ -131,8 +132,8 @@ pub struct Usage {
     pub system: u64,
 }
 
-/// What `cpu.stat` says of a cgroup (cgroup v2, Linux 4.15; no controller is needed). `None`: gone, or a v1 hierarchy, which has
-/// none.
+/// Reads `cpu.stat` of a cgroup (cgroup v2, Linux 4.15; no controller is needed). `None`: the cgroup was removed, or is in
+/// a v1 hierarchy, which has no such file.
 ///
 /// # Errors
 /// The file cannot be read.

@@ -38,7 +38,7 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
     }
 }
 
-/// Whether a command that goes into a namespace may; skips if not.
+/// Returns whether a command may enter a namespace; skips the test if not.
 pub(crate) fn can_go(unshare: &[&str]) -> bool {
     let status = Command::new(unshare[0]).args(&unshare[1..]).arg("true").stderr(Stdio::null()).status();
     let can = status.is_ok_and(|status| status.success());
@@ -57,7 +57,8 @@ pub(crate) fn itself(before: &[&str], test: &str, task: &str) -> Command {
     command
 }
 
-/// Whether `test` passes in this program run once more. (Of a name that no test has, libtest runs none, and is content.)
+/// Runs this program again for one test, and returns whether the test passes. (libtest succeeds for a name that no test
+/// has.)
 pub(crate) fn passes(before: &[&str], test: &str, task: &str) -> bool {
     let output = itself(before, test, task).output().unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
@@ -65,7 +66,7 @@ pub(crate) fn passes(before: &[&str], test: &str, task: &str) -> bool {
     output.status.success()
 }
 
-/// What this program was run once more for.
+/// Returns the task for which this program was run again.
 pub(crate) fn task() -> Option<String> {
     std::env::var(TASK).ok()
 }

@@ -1,13 +1,12 @@
-//! What a process had used when it exited: the records that taskstats sends of every exit (linux/taskstats.h,
-//! TASKSTATS_CMD_ATTR_REGISTER_CPUMASK). Processes only, each once; what its threads had used is in it.
+//! Exit records: the CPU and delays of a process when it exits, as taskstats sends them (linux/taskstats.h,
+//! TASKSTATS_CMD_ATTR_REGISTER_CPUMASK). One record for each process, with the sum over its threads.
 //!
-//! CAP_NET_ADMIN is needed, and to be in the initial user, pid and network namespaces; version 12 of the struct (Linux
-//! 5.19) too, which was the first to tell a process from a thread. A record is sent before the process can be
-//! waited for.
+//! They require CAP_NET_ADMIN, the initial user, pid and network namespaces, and version 12 of the struct (Linux 5.19), the
+//! first that distinguishes a process from a thread. A record is sent before the process can be reaped.
 //!
-//! The CPU in it is a lower bound. It ends with the last tick or switch before the record, so of a process that lives
-//! for less than a tick it can lack nearly all; what the exit itself costs is not in it either. A zombie's schedstat
-//! has both.
+//! The CPU in a record is a lower bound. It ends with the last tick or switch before the record, so of a process that lives
+//! for less than a tick nearly all can be missing; the cost of the exit itself is missing as well. The schedstat of a
+//! zombie has both.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -39,8 +38,8 @@ const AC_FLAG: usize = 8;
 /// The version that brought AGROUP and ac_tgid (Linux 5.19).
 const VERSION: u16 = 12;
 
-/// How much older than its end a process can be by the record of a thread, µs: of threads that exit at once, each may
-/// be kept waiting between looking at the clock and sending.
+/// Greatest difference, µs, between the end of a process and the begin that a thread's record gives it. Threads that exit
+/// at once may each be preempted between looking at the clock and sending.
 const AT_ONCE: u64 = 1_000_000;
 
 /// Where things are in the struct.
@@ -65,23 +64,23 @@ const LAYOUT_15: Layout =
 pub struct ExitRecord {
     /// The process (tgid), by the initial pid namespace.
     pub pid: u32,
-    /// Its real parent at that moment (ac_ppid); 0 if it has none.
+    /// Pid of its real parent at that moment (ac_ppid); 0 if it has none.
     pub parent: u32,
-    /// How long it had lived, ns of CLOCK_MONOTONIC, to the µs (ac_tgetime).
+    /// Lifetime, ns of CLOCK_MONOTONIC, to the µs (ac_tgetime).
     pub elapsed: u64,
     /// CPU of all its threads, ns (cpu_run_virtual_total): a lower bound, up to a tick for each thread too low.
     pub cpu: u64,
-    /// How much of `cpu` was in user mode, ns. Split as /proc does it: in the proportion in which ticks hit.
+    /// Part of `cpu` in user mode, ns. Split as in /proc: in the proportion of the ticks in each mode.
     pub utime: u64,
-    /// How much of `cpu` was in the kernel, ns.
+    /// Part of `cpu` in system mode, ns.
     pub stime: u64,
-    /// What all its threads had waited for.
+    /// Delays of all its threads.
     pub delays: Delays,
 }
 
 impl ExitRecord {
-    /// Without a wait that has no begin ([`is_since_boot`]): what it really was nobody knows. Of a process that has waited that long
-    /// with many threads, what is lost is its last interval.
+    /// Removes a delay without a begin ([`is_since_boot`]), whose true length is unknown. Of a process that has waited that
+    /// long in many threads, the last interval is missing then.
     fn without_made_up_delay(mut self, now: u64) -> Self {
         if is_since_boot(self.delays.values[BLKIO_DELAY], self.elapsed, now) {
             self.delays.values[BLKIO_DELAY] = 0;
@@ -185,8 +184,8 @@ impl ExitRecords {
         self.listener.room()
     }
 
-    /// Tells every process that exited since, in that order, without waiting. After a loss the rest is told, and what
-    /// comes later.
+    /// Calls `each` with every process that has exited since the last call, in that order, without waiting. After an
+    /// overrun, records that are left and later ones still come.
     ///
     /// # Errors
     /// The socket is broken.
@@ -226,7 +225,7 @@ impl Drop for ExitRecords {
     }
 }
 
-/// What is read of a `struct taskstats`: of one thread or several.
+/// Fields of a `struct taskstats` that are used, of one thread or the sum of several.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Usage {
     /// ns.
@@ -237,17 +236,17 @@ struct Usage {
     delays: Delays,
 }
 
-/// What one message tells.
+/// Content of one message.
 #[derive(Debug, Clone, Copy)]
 struct Exit {
     tgid: u32,
     ppid: u32,
     /// µs since the process began.
     elapsed: u64,
-    /// Whether it was the last thread.
+    /// The last thread of its process has exited.
     last: bool,
     used: Usage,
-    /// What all threads used, if there was more than one.
+    /// Sum over all threads, if there was more than one.
     whole: Option<Usage>,
 }
 
@@ -313,14 +312,14 @@ fn exit(message: &Message<'_>) -> Option<Exit> {
 /// and their records can come after it. All are sent before the process can be waited for.
 #[derive(Debug, Default)]
 struct Processes {
-    /// What the threads used that exited before the rest of their process, by tgid: an entry for each process, as long
+    /// Sum over the threads that exited before the rest of their process, by tgid: one entry for each such process, as long
     /// as it lives.
     threads: HashMap<u32, Threads>,
     /// The processes that exited in this drain.
     ended: Vec<Ended>,
     /// Where in it those of more than one thread are.
     recent: HashMap<u32, usize>,
-    /// Those of the drain before. Records that come so late are not waited for.
+    /// Processes that were reported in the drain before. Records of their threads that come later are dropped.
     told: HashMap<u32, usize>,
 }
 
@@ -369,7 +368,7 @@ impl Processes {
         }
     }
 
-    /// Tells those that exited, at the end of a drain.
+    /// Reports the processes that exited, at the end of a drain.
     fn tell(&mut self, each: impl FnMut(ExitRecord)) {
         // Not kept: there were many if there was a storm.
         mem::take(&mut self.ended).into_iter().map(Ended::record).for_each(each);

@@ -1,8 +1,8 @@
-//! What the kernel tells: one kernel interface per file, read and parsed, in base units (ns, bytes).
+//! Kernel interfaces: one per file, read and parsed into base units (ns, bytes).
 //!
-//! Nothing here knows targets or configuration. Roots and clocks are arguments, so that a test can hand in
-//! a made-up `/proc`. Three outcomes are kept apart everywhere: `Ok(Some(_))`, `Ok(None)` for "gone" (the
-//! process or cgroup no longer exists), and `Err(_)` for "failed".
+//! Targets and configuration are unknown here. Roots and clocks are arguments, so that a test can pass a made-up `/proc`.
+//! Three outcomes are kept apart everywhere: `Ok(Some(_))`, `Ok(None)` for "gone" (the process or cgroup does not exist any
+//! more), and `Err(_)` for "failed".
 
 pub mod capability;
 pub mod cgroup;

@@ -24,28 +24,28 @@ const DRAIN: usize = 1 << 18;
 /// have the CPUs. Only what waits takes memory.
 pub(super) const RECEIVE_BUFFER: usize = 16 << 20;
 
-/// What to say where no netlink socket can be opened.
+/// Text of a message where no netlink socket can be opened.
 pub const IS_FORBIDDEN: &str =
     "no netlink socket can be opened; in the systemd unit, RestrictAddressFamilies= has to allow AF_NETLINK";
 
-/// Whether an error says that no netlink socket can be opened.
+/// Returns whether an error means that no netlink socket can be opened.
 #[must_use]
 pub fn is_forbidden(error: &io::Error) -> bool {
     Errno::from_io_error(error) == Some(Errno::AFNOSUPPORT)
 }
 
-/// What became of a listener's messages.
+/// Result of draining a socket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[must_use]
 pub enum Drained {
-    /// Every message that was sent before has been told.
+    /// Every message that was sent before has been taken.
     Complete,
-    /// The receive buffer was full, a message could not be read, or they came faster than they were told: some are
-    /// missing, nobody knows which.
+    /// Overrun: the receive buffer was full, a message could not be read, or messages came faster than they were taken.
+    /// Some are missing, and there is no way to know which.
     Lossy,
 }
 
-/// What a socket had.
+/// Result of one receive call.
 #[derive(Debug)]
 pub(super) enum Received<'a> {
     Datagram(&'a [u8]),
@@ -115,10 +115,10 @@ impl Listener {
         }
     }
 
-    /// Calls `each` with every message that is there, without waiting.
+    /// Calls `each` with every message that has come, without waiting.
     ///
-    /// A full buffer is told at once, before what is in it, and all that comes is lost until there is nothing left: so
-    /// to be at the end is to have heard of every loss.
+    /// An overrun is reported at once, before the messages in the buffer, and every later message is lost until the buffer
+    /// is empty. So a drain that ends with an empty buffer has seen every overrun.
     pub(super) fn drain(&mut self, mut each: impl FnMut(&Message<'_>)) -> io::Result<Drained> {
         let mut drained = Drained::Complete;
         for _ in 0..DRAIN {
@@ -144,7 +144,7 @@ impl AsFd for Listener {
     }
 }
 
-/// The same error, with what it means here before it.
+/// Returns the same error with its meaning here before it.
 pub(super) fn meaning(error: &io::Error, what: &str) -> io::Error {
     io::Error::new(error.kind(), format!("{what} ({error})"))
 }
@@ -211,7 +211,7 @@ impl<'a> Message<'a> {
         (errno > 0).then(|| io::Error::from_raw_os_error(errno))
     }
 
-    /// Whether it is an NLMSG_ERROR that says that all is well (NLM_F_ACK).
+    /// Returns whether this is an NLMSG_ERROR without an error: an acknowledgement (NLM_F_ACK).
     pub(super) fn acknowledges(&self) -> bool {
         self.errno() == Some(0)
     }
@@ -253,7 +253,7 @@ pub(super) fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_ne_bytes(*bytes.get(at..)?.first_chunk()?))
 }
 
-/// Messages for the tests of those that read them.
+/// Made-up messages for the tests of their readers.
 #[cfg(test)]
 #[allow(clippy::unwrap_used)]
 pub(super) mod made_up {

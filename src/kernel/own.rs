@@ -1,4 +1,4 @@
-//! What this process itself uses.
+//! Resources that this process itself uses.
 
 use std::io;
 

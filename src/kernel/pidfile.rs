@@ -16,18 +16,18 @@ use rustix::fs::{FsWord, OFlags};
 use super::inotify;
 use super::stat::decimal;
 
-/// How much of a pidfile is read: enough for several hundred pids, and a limit to what a mistaken path can cost.
+/// Most bytes that are read of a pidfile: enough for several hundred pids, and a limit to the cost of a mistaken path.
 const LENGTH_MAX: u64 = 4096;
 
 /// TMPFS_MAGIC of statfs(2).
 const TMPFS: FsWord = 0x0102_1994;
 
-/// File systems on which nobody changes a file without this kernel knowing of it: tmpfs, ext2 to ext4, XFS and Btrfs. Over a network
-/// or through an overlay others may.
+/// Magic numbers (statfs(2)) of file systems whose files change only through this kernel, which reports every change:
+/// tmpfs, ext2 to ext4, XFS and Btrfs. On a network file system or an overlay others may write as well.
 const LOCAL: [FsWord; 4] = [TMPFS, 0xef53, 0x5846_5342, 0x9123_683e];
 
-/// What may make a pidfile another one: it is written to, its owner or mode changes, it is moved, or its name goes to another (then
-/// the number of its links changes).
+/// Changes after which a pidfile is read again: written to, another owner or mode, moved, or its name given to another file
+/// (which changes the number of its links).
 const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::ATTRIB)
     .union(WatchFlags::MOVE_SELF)
@@ -35,27 +35,27 @@ const CHANGES: WatchFlags = WatchFlags::MODIFY
     .union(WatchFlags::DONT_FOLLOW)
     .union(WatchFlags::ONESHOT);
 
-/// So many files are watched at most: the user, who may be Telegraf's, has a bounded number of watches (fs.inotify.max_user_watches,
-/// 8,192 on old kernels).
+/// Most files that are watched. The user, who may be Telegraf's, has a bounded number of watches
+/// (fs.inotify.max_user_watches, 8,192 on old kernels).
 const WATCHES_MAX: usize = 1024;
 
-/// A file is looked at again after this time all the same, ns: of what is written through a mapping nothing is told (inotify(7)).
+/// Longest time without reading a pidfile, ns: writes through a mapping make no event (inotify(7)).
 const REFRESH: u64 = 30_000_000_000;
 
-/// What a pidfile says.
+/// Content and age of a pidfile.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Pidfile {
     /// The pids, one per line, up to the first line that is not one.
     pub pids: Vec<u32>,
     /// The first line, when it is not a pid: what to quote in a message.
     pub instead: Option<String>,
-    /// When the file (a link's target) was written, ns since the epoch.
+    /// Time of the last write of the file (of a link's target), ns since the epoch.
     pub written: u64,
-    /// Whether it lies on a file system that does not outlive a boot.
+    /// The file is on a file system that does not outlive a boot.
     pub on_tmpfs: bool,
     /// Which file it was.
     version: Version,
-    /// Who tells when it may be another, if anybody does.
+    /// The inotify watch that reports its changes, if there is one.
     watch: Option<Watch>,
 }
 
