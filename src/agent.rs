@@ -1,7 +1,7 @@
 //! The loop, and the only owner of what is remembered from gather to gather.
 //!
 //! ```text
-//! prompt → select → sample → account → encode → write
+//! trigger → select → sample → account → encode → write
 //! ```
 //!
 //! What was selected stands while nothing happens to it, and what was accounted while it rests.
@@ -28,10 +28,10 @@ use crate::log::{Complaints, Level, Trouble, say};
 use crate::output::Measurement;
 use crate::points::{self, Sources};
 use crate::processes::Processes;
-use crate::prompt::{PRIMING, Prompt, Prompts};
 use crate::select::{Member, Memory, Selected, Selection, Target, Trees, measurements, select, wants};
 use crate::self_stats;
 use crate::series::{CgroupReading, Reading, Series};
+use crate::trigger::{PRIMING, Trigger, Triggers};
 use crate::write::Writer;
 
 /// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
@@ -40,8 +40,8 @@ const LAST_WORDS: Duration = Duration::from_secs(8);
 /// Most looks until the base is taken, however many processes exit while they are read.
 const BASE_LOOKS_MAX: usize = 10;
 
-/// What to say where poll(2) fails.
-const CANNOT_WAIT: &str = "Cannot wait for prompts";
+/// Context of an error of the event loop.
+const CANNOT_WAIT: &str = "Cannot wait for triggers";
 
 /// Everything the plugin knows.
 pub struct Agent {
@@ -73,39 +73,38 @@ struct Standing {
     is_at_rest: bool,
 }
 
-/// Runs until a stop is asked for or stdout is closed.
+/// Runs until a trigger stops it or stdout is closed.
 ///
 /// # Errors
-/// Writing to stdout failed for another reason than that it was closed, or nothing can be waited for.
-pub fn run(mut agent: Agent, mut prompts: Prompts, arguments: &Arguments) -> anyhow::Result<()> {
+/// Writing to stdout failed for another reason than that it was closed, or the loop cannot wait.
+pub async fn run(mut agent: Agent, mut triggers: Triggers, arguments: &Arguments) -> anyhow::Result<()> {
     let writer = Writer::open().context("Cannot open stdout")?;
     let mut unwatched = None;
-    watch(&agent, &mut prompts, &mut unwatched);
+    watch(&agent, &mut triggers, &mut unwatched);
     let primed = agent.prime();
     loop {
-        match prompts.next_prompt().context(CANNOT_WAIT)? {
-            Prompt::Gather => {
-                prompts.hear_until(primed).context(CANNOT_WAIT)?;
-                match write(&writer, &agent.gather(), &mut prompts) {
+        match triggers.next().await.context(CANNOT_WAIT)? {
+            Trigger::Gather => {
+                triggers.hear_until(primed).await.context(CANNOT_WAIT)?;
+                match write(&writer, &agent.gather(), &mut triggers).await {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                     written => written.context("Cannot write to stdout")?,
                 }
             }
-            Prompt::Observe => agent.observe(),
-            Prompt::Reload => agent.reload(arguments, &mut prompts),
-            Prompt::Stop => break,
+            Trigger::Observe => agent.observe(),
+            Trigger::Reload => agent.reload(arguments, &mut triggers),
+            Trigger::Stop => break,
         }
-        watch(&agent, &mut prompts, &mut unwatched);
+        watch(&agent, &mut triggers, &mut unwatched);
     }
     // The reader of a pipe that closes with us may be slow, but not for ever.
-    wait_for_reader(io::stdout(), last_words(&prompts).unwrap_or_else(Instant::now));
+    wait_for_reader(io::stdout(), last_words(&triggers).unwrap_or_else(Instant::now));
     Ok(())
 }
 
-/// Has hints come from the directories of pidfiles, if there are any. Without inotify the plugin works all the same: why there is none
-/// is said once.
-fn watch(agent: &Agent, prompts: &mut Prompts, said: &mut Option<io::ErrorKind>) {
-    let failed = prompts.watch(agent.watched_directories()).err();
+/// Has hints come from the directories of pidfiles, if there are any. The plugin works without hints: why there are none is said once.
+fn watch(agent: &Agent, triggers: &mut Triggers, said: &mut Option<io::ErrorKind>) {
+    let failed = triggers.watch(agent.watched_directories()).err();
     if let Some(error) = failed.as_ref().filter(|error| Some(error.kind()) != *said) {
         say(Level::Warning, &format!("Pidfile directories are read at every gather but not watched: {error}"));
     }
@@ -113,20 +112,23 @@ fn watch(agent: &Agent, prompts: &mut Prompts, said: &mut Option<io::ErrorKind>)
 }
 
 /// Writes the lines of a gather. A reader that does not read holds everything up, except a stop.
-fn write(writer: &Writer, lines: &[u8], prompts: &mut Prompts) -> io::Result<()> {
-    writer.write(lines, |stdout| {
-        while !prompts.hear(Some(stdout), last_words(prompts))? {
-            if last_words(prompts).is_some_and(|last| Instant::now() >= last) {
+async fn write(writer: &Writer, lines: &[u8], triggers: &mut Triggers) -> io::Result<()> {
+    let mut left = writer.write(lines)?;
+    while !left.is_empty() {
+        let room = writer.room()?;
+        while !triggers.hear(Some(&room), last_words(triggers)).await? {
+            if last_words(triggers).is_some_and(|last| Instant::now() >= last) {
                 return Err(io::Error::from(io::ErrorKind::BrokenPipe));
             }
         }
-        Ok(())
-    })
+        left = writer.write(left)?;
+    }
+    Ok(())
 }
 
-/// Until when a reader may take what there is, if a stop was asked for.
-fn last_words(prompts: &Prompts) -> Option<Instant> {
-    prompts.stopped().map(|since| since + LAST_WORDS)
+/// Returns until when a reader may read the last lines, if a stop was asked for.
+fn last_words(triggers: &Triggers) -> Option<Instant> {
+    triggers.stopped().map(|since| since + LAST_WORDS)
 }
 
 /// Returns the warning about processes that exist and cannot be read.
@@ -464,7 +466,7 @@ impl Agent {
     }
 
     /// Reads the configuration again. A bad one changes nothing.
-    fn reload(&mut self, arguments: &Arguments, prompts: &mut Prompts) {
+    fn reload(&mut self, arguments: &Arguments, triggers: &mut Triggers) {
         let settings = match arguments.can_be_read_again().and_then(|()| Settings::load(arguments)) {
             Ok(settings) => settings,
             Err(error) => {
@@ -484,7 +486,7 @@ impl Agent {
             }
         }
         match settings.interval {
-            Some(period) => prompts.set_period(period),
+            Some(period) => triggers.set_interval(period),
             None => say(Level::Warning, "An interval cannot be taken away while running: it stays as it was"),
         }
         let same_cache = match &self.cache {

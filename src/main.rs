@@ -16,8 +16,9 @@ use telegraf_taskstats::kernel::clock::SystemClock;
 use telegraf_taskstats::kernel::{capability, own};
 use telegraf_taskstats::log::{Level, say, wait_for_reader};
 use telegraf_taskstats::output::Measurement;
-use telegraf_taskstats::prompt::{self, CaughtSignals, Pace, Prompts};
 use telegraf_taskstats::select::wants;
+use telegraf_taskstats::trigger::{CaughtSignals, Pace, Triggers, stdin_is_null};
+use tokio::runtime;
 
 /// The configuration is wrong.
 const INVALID: u8 = 2;
@@ -31,7 +32,7 @@ const HELD_MAX: usize = 8192;
 fn main() -> ExitCode {
     own::give_memory_back();
     // First of all: a signal that comes before its handler ends the process.
-    let signals = match prompt::catch_signals() {
+    let signals = match CaughtSignals::catch() {
         Ok(signals) => signals,
         Err(error) => return fail(&anyhow::Error::new(error).context("Cannot catch signals"), 1),
     };
@@ -66,10 +67,10 @@ fn main() -> ExitCode {
 fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> anyhow::Result<()> {
     let pace = match settings.interval {
         Some(period) => Pace::Every(period),
-        None if arguments.once || prompt::stdin_is_null() => Pace::Once,
-        None => Pace::Prompted,
+        None if arguments.once || stdin_is_null() => Pace::Once,
+        None => Pace::Triggered,
     };
-    if pace == Pace::Prompted && io::stdin().is_terminal() {
+    if pace == Pace::Triggered && io::stdin().is_terminal() {
         say(Level::Info, "Press Enter to gather, Ctrl-D to end");
     }
     if arguments.single_threaded.is_some() || arguments.multi_threaded.is_some() {
@@ -78,8 +79,11 @@ fn run(settings: Settings, arguments: &Arguments, signals: CaughtSignals) -> any
     // Who looks once has no use for what is told from now on.
     let accounting = if pace == Pace::Once { AccountBy::Scan } else { settings.accounting };
     let host = open(&settings, accounting, holdable())?;
-    let prompts = Prompts::listen(pace, signals).context("Cannot catch the signals that stop")?;
-    agent::run(Agent::new(settings, host), prompts, arguments)
+    let runtime = runtime::Builder::new_current_thread().enable_io().build().context("Cannot make an event loop")?;
+    runtime.block_on(async {
+        let triggers = Triggers::listen(pace, signals).context("Cannot catch the signals that stop")?;
+        agent::run(Agent::new(settings, host), triggers, arguments).await
+    })
 }
 
 fn open(settings: &Settings, accounting: AccountBy, holdable: usize) -> anyhow::Result<Host> {

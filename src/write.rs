@@ -1,70 +1,86 @@
-//! stdout, whose only user this is.
+//! stdout. This is its only user.
 //!
-//! A reader may be slow or stopped, so nothing is written that stdout would not take at once: the loop goes on hearing stdin and
-//! signals.
+//! A reader may be slow or stopped, so only as much is written as stdout accepts at once: the loop keeps listening to stdin and signals.
 
-use std::io::{self, IoSlice};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::io;
+use std::os::fd::OwnedFd;
 
 use rustix::fs::OFlags;
-use rustix::io::{Errno, ReadWriteFlags, pwritev2};
+use rustix::io::Errno;
 use rustix::stdio::stdout;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
-use crate::kernel::pipe::is_pipe;
-use crate::kernel::terminal::without_waiting;
+use crate::kernel::epoll;
+use crate::kernel::nonblocking::NonBlocking;
+use crate::kernel::pipe::PIPE_BUF;
 
-/// What a pipe takes together or not at all (linux/limits.h), and at once if poll(2) says that it takes something.
-const PIPE_BUF: usize = 4096;
-
-/// Writes whole gathers.
+/// Writes the lines of gathers.
 #[derive(Debug)]
 pub struct Writer {
-    stdout: OwnedFd,
+    stdout: NonBlocking,
 }
 
 impl Writer {
-    /// To stdout.
+    /// Opens stdout.
     ///
     /// # Errors
-    /// There is no descriptor left.
+    /// No descriptor is left.
     pub fn open() -> io::Result<Self> {
-        Ok(Self { stdout: without_waiting(stdout(), OFlags::WRONLY)? })
+        Ok(Self { stdout: NonBlocking::open(stdout(), OFlags::WRONLY)? })
     }
 
-    /// Writes the lines of one gather; done when the kernel has taken all of them. `wait` waits until stdout takes more.
+    /// Writes lines until stdout accepts no more. Returns those that are left.
     ///
     /// # Errors
-    /// stdout is closed (`BrokenPipe`) or failed, or `wait` did.
-    pub fn write(&self, mut lines: &[u8], mut wait: impl FnMut(BorrowedFd<'_>) -> io::Result<()>) -> io::Result<()> {
-        let stdout = self.stdout.as_fd();
+    /// stdout is closed (`BrokenPipe`) or failed.
+    pub fn write<'a>(&self, mut lines: &'a [u8]) -> io::Result<&'a [u8]> {
         while !lines.is_empty() {
-            let piece = piece(lines);
-            // RWF_NOWAIT: of a pipe since Linux 6.5.
-            let written = match pwritev2(stdout, &[IoSlice::new(piece)], u64::MAX, ReadWriteFlags::NOWAIT) {
-                Ok(written) if written > 0 => written,
-                failed => {
-                    wait(stdout)?;
-                    // Others may write to the same pipe, and have filled it by now.
-                    let may_try_again = failed == Err(Errno::AGAIN) && is_pipe(stdout);
-                    if may_try_again { 0 } else { write_ready(stdout, piece.get(..PIPE_BUF).unwrap_or(piece))? }
-                }
-            };
-            lines = lines.get(written..).unwrap_or_default();
+            match self.stdout.write(piece(lines)) {
+                Ok(written) => lines = lines.get(written..).unwrap_or_default(),
+                Err(Errno::INTR) => {}
+                Err(Errno::AGAIN) => break,
+                Err(error) => return Err(error.into()),
+            }
         }
-        Ok(())
+        Ok(lines)
+    }
+
+    /// Begins to wait for room in stdout. To be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// The kernel has no memory for it.
+    pub fn room(&self) -> io::Result<Room> {
+        match epoll::register(&self.stdout, Interest::WRITABLE) {
+            Ok(stdout) => Ok(Room(Some(stdout))),
+            Err(error) if epoll::is_always_ready(&error) => Ok(Room(None)),
+            Err(error) => Err(error),
+        }
     }
 }
 
-/// Writes to something of which poll(2) says that it takes something.
-fn write_ready(stdout: BorrowedFd<'_>, piece: &[u8]) -> io::Result<usize> {
-    match rustix::io::write(stdout, piece) {
-        Err(Errno::INTR | Errno::AGAIN) => Ok(0), // it takes less, or whoever shares it made it non-blocking
-        written => Ok(written?),
+/// Wait for room in stdout. epoll(7) knows stdout only as long as this exists: else each read of the reader would wake the plugin.
+#[derive(Debug)]
+pub struct Room(Option<AsyncFd<OwnedFd>>);
+
+impl Room {
+    /// Waits until stdout accepts something, or its reader has closed it.
+    ///
+    /// # Errors
+    /// The runtime was shut down.
+    pub async fn wait(&self) -> io::Result<()> {
+        match &self.0 {
+            Some(stdout) => stdout.writable().await.map(drop),
+            None => {
+                tokio::task::yield_now().await;
+                Ok(())
+            }
+        }
     }
 }
 
-/// What of the lines is written in one piece: as many whole ones as a pipe takes together or not at all (PIPE_BUF). So however this ends,
-/// no line is cut in two that is not longer than that.
+/// Returns the first lines, as many whole ones as a pipe accepts together or not at all (PIPE_BUF): whenever writing ends, no line of up to
+/// that length is cut in two. A longer line is a piece of its own.
 fn piece(lines: &[u8]) -> &[u8] {
     let is_newline = |byte: &u8| *byte == b'\n';
     let most = lines.get(..PIPE_BUF).unwrap_or(lines);
@@ -77,7 +93,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_piece_is_as_many_whole_lines_as_a_pipe_takes_together() {
+    fn a_piece_is_as_many_whole_lines_as_a_pipe_accepts_together() {
         let line = |length: usize| [vec![b'x'; length - 1], vec![b'\n']].concat();
         let cases: [(&[usize], usize); 6] =
             [(&[], 0), (&[10], 10), (&[10, 20], 30), (&[4000, 96, 1], 4096), (&[4000, 97], 4000), (&[9000, 5], 9000)];

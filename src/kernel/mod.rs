@@ -10,9 +10,11 @@ pub mod clock;
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, unreachable_pub)] // it is of the tests
 pub(crate) mod elsewhere;
+pub mod epoll;
 pub mod exit_records;
 mod inotify;
 pub mod netlink;
+pub mod nonblocking;
 pub mod own;
 pub mod pidfile;
 pub mod pidfile_watch;
@@ -21,7 +23,7 @@ pub mod proc_connector;
 pub mod procfs;
 pub mod stat;
 pub mod taskstats;
-pub mod terminal;
+pub mod timer;
 
 use std::io;
 
