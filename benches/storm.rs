@@ -35,7 +35,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 
 use goals::Goals;
-use meter::{THREAD, forks_of_the_host, pid_max};
+use meter::{forks_of_the_host, pid_max};
 use storm::Storm;
 use stormers::{Kind, POPULATION};
 use watch::{Reading, Watch};
@@ -60,7 +60,7 @@ const INTERVAL: Duration = Duration::from_secs(10);
 /// In a churn that is short, or so short that few gathers would be left.
 const SHORT_INTERVAL: Duration = Duration::from_secs(5);
 
-/// The goals: the CPU of the thread that listens, over the time;
+/// The goals: the CPU of the main thread, which takes the events and gathers now and then, over the time;
 const STORM_CPU: f64 = 0.01;
 const FLOOD_CPU: f64 = 0.03;
 /// the same by how many are born a second, if no more are than that;
@@ -110,14 +110,14 @@ fn chosen(arguments: &[String]) -> Result<Vec<Phase>> {
 fn storm(time: Duration, goals: &mut Goals) -> Result<()> {
     let [first, .., last] = &readings(Kind::Storm, time, interval(time), goals)?[..] else { bail!("too short") };
     goals.add("events_lost", last.lost_since(first), "no event is lost at 2,000 forks a second", |lost| lost == 0.0);
-    let cpu = last.listener_cpu_since(first);
-    goals.add("cores", cpu, &format!("the listener uses at most {STORM_CPU} of a core meanwhile"), |cpu| {
+    let cpu = Some(last.main_cpu_since(first));
+    goals.add("cores", cpu, &format!("the main thread uses at most {STORM_CPU} of a core meanwhile"), |cpu| {
         cpu <= STORM_CPU
     });
     let wakeups = last.wakeups_since(first);
-    let switches = last.listener_switches_since(first);
-    let ratio = wakeups.zip(switches).map(|(wakeups, switches)| switches / wakeups);
-    goals.add("switches for a wakeup", ratio, "wakeups is how often the listener slept, within a tenth", |ratio| {
+    let switches = last.main_switches_since(first);
+    let ratio = wakeups.map(|wakeups| switches / wakeups);
+    goals.add("switches for a wakeup", ratio, "wakeups is how often the main thread slept, within a tenth", |ratio| {
         (0.9..=1.1).contains(&ratio)
     });
     goals.truth(first, last, "storm", SHARE);
@@ -130,8 +130,8 @@ fn flood(time: Duration, goals: &mut Goals) -> Result<()> {
     let [first, .., last] = &readings(Kind::Flood, time, interval(time) / 2, goals)?[..] else { bail!("too short") };
     let rate = last.forks_since(first) / last.seconds_since(first);
     goals.add("forks/s", Some(rate), &format!("a flood is {FLOOD} forks a second"), |rate| rate >= FLOOD);
-    let cpu = last.listener_cpu_since(first);
-    goals.add("cores", cpu, &format!("the listener uses at most {FLOOD_CPU} of a core in a flood"), |cpu| {
+    let cpu = Some(last.main_cpu_since(first));
+    goals.add("cores", cpu, &format!("the main thread uses at most {FLOOD_CPU} of a core in a flood"), |cpu| {
         cpu <= FLOOD_CPU
     });
     match last.lost_since(first) {
@@ -182,11 +182,11 @@ fn threads(time: Duration, goals: &mut Goals) -> Result<()> {
     Ok(())
 }
 
-/// What the listener costs by how many are born: a wake-up costs most where each brings little.
+/// What events cost by how many are born: a wake-up costs most where each brings little.
 fn pace(time: Duration, goals: &mut Goals) -> Result<()> {
     println!(
         "{:>8}{:>10}{:>10}{:>10}{:>11}{:>12}{:>7}",
-        "asked", "births/s", "host's", "listener", "wakeups/s", "us a birth", "lost"
+        "asked", "births/s", "host's", "cores", "wakeups/s", "us a birth", "lost"
     );
     for (rate, most) in PACES {
         let mut storm = Storm::begin(Kind::Paced(rate))?;
@@ -195,17 +195,17 @@ fn pace(time: Duration, goals: &mut Goals) -> Result<()> {
         std::thread::sleep(time / PACES.len() as u32);
         let (last, forks) = (watch.read(&mut storm)?, forks_of_the_host()? - forks);
         let seconds = last.seconds_since(&first);
-        let (births, cpu) = (last.forks_since(&first) / seconds, last.listener_cpu_since(&first));
+        let (births, cpu) = (last.forks_since(&first) / seconds, last.main_cpu_since(&first));
         println!(
             "{rate:8}{births:10.0}{:10.0}{:>10}{:>11}{:>12}{:>7}",
             forks as f64 / seconds,
-            goals::or_unknown(cpu),
+            goals::or_unknown(Some(cpu)),
             goals::or_unknown(last.wakeups_since(&first).map(|wakeups| (wakeups / seconds).round())),
-            goals::or_unknown(cpu.map(|cpu| (cpu / births * 1e7).round() / 10.0)),
+            goals::or_unknown(Some((cpu / births * 1e7).round() / 10.0)),
             goals::or_unknown(last.lost_since(&first)),
         );
-        let what = format!("the listener uses at most {most} of a core at {rate} births a second");
-        goals.add("cores", cpu, &what, |cpu| cpu <= most);
+        let what = format!("the main thread uses at most {most} of a core at {rate} births a second");
+        goals.add("cores", Some(cpu), &what, |cpu| cpu <= most);
         goals.told(&watch);
     }
     Ok(())
@@ -229,7 +229,7 @@ fn readings(kind: Kind, time: Duration, interval: Duration, goals: &mut Goals) -
         "charged",
         "reported",
         "p_cpu",
-        "listener",
+        "cores",
         "lost",
         "wakeups",
         "started",
@@ -260,7 +260,7 @@ fn readings(kind: Kind, time: Duration, interval: Duration, goals: &mut Goals) -
     Ok(readings)
 }
 
-/// Nobody asks, and we fork nothing: the listener wakes up for what the host does, and nobody else at all.
+/// There is no trigger, and we fork nothing: the main thread wakes up for what the host does, and no other thread at all.
 fn idle(time: Duration, goals: &mut Goals) -> Result<()> {
     let mut watch = Watch::begin(None)?;
     println!("accounting={}", watch.accounting());
@@ -270,16 +270,16 @@ fn idle(time: Duration, goals: &mut Goals) -> Result<()> {
     std::thread::sleep(time);
     let (forks, after) = (forks_of_the_host()? - forks, watch.switches()?);
     let last = watch.read_alone()?;
-    let [listener, others] = [after[0] - before[0], after[1] - before[1]];
+    let [main, others] = [after[0] - before[0], after[1] - before[1]];
     let wakeups = last.wakeups_since(&first);
     println!(
-        "{forks} forks of the host; voluntary context switches: {listener} of the thread {THREAD}, {others} of the others; \
+        "{forks} forks of the host; voluntary context switches: {main} of the main thread, {others} of the others; \
          wakeups, of the time between two prompts: {}",
         goals::or_unknown(wakeups)
     );
     goals.add("switches", Some(others as f64), "no other thread wakes up while idle", |others| others == 0.0);
     // A prompt and what comes before and after it may wake it, too.
-    let difference = wakeups.map(|wakeups| wakeups - listener as f64);
+    let difference = wakeups.map(|wakeups| wakeups - main as f64);
     goals.add("wakeups more than switches", difference, "wakeups tells them all while idle", |more| {
         (-1.0..=10.0).contains(&more)
     });
@@ -287,7 +287,7 @@ fn idle(time: Duration, goals: &mut Goals) -> Result<()> {
     let allowed = 2.0 * forks as f64 + 2.0;
     goals.add(
         "switches",
-        Some(listener as f64),
+        Some(main as f64),
         &format!("{forks} forks of the host wake it at most {allowed} times"),
         |n| n <= allowed,
     );

@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
+use crate::accounting::{Accounting, KeepsUp};
 use crate::cache::{Cache, State};
 use crate::cli::Arguments;
 use crate::collect::{Collectors, Look, Plan, Samples};
@@ -83,10 +84,11 @@ pub async fn run(mut agent: Agent, mut triggers: Triggers, arguments: &Arguments
     watch(&agent, &mut triggers, &mut unwatched);
     let primed = agent.prime();
     loop {
-        match triggers.next().await.context(CANNOT_WAIT)? {
+        match triggers.next(agent.accounting()).await.context(CANNOT_WAIT)? {
             Trigger::Gather => {
-                triggers.hear_until(primed).await.context(CANNOT_WAIT)?;
-                match write(&writer, &agent.gather(), &mut triggers).await {
+                triggers.hear_until(primed, agent.accounting()).await.context(CANNOT_WAIT)?;
+                let lines = agent.gather();
+                match write(&writer, &lines, &mut triggers, agent.accounting()).await {
                     Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
                     written => written.context("Cannot write to stdout")?,
                 }
@@ -112,11 +114,11 @@ fn watch(agent: &Agent, triggers: &mut Triggers, said: &mut Option<io::ErrorKind
 }
 
 /// Writes the lines of a gather. A reader that does not read holds everything up, except a stop.
-async fn write(writer: &Writer, lines: &[u8], triggers: &mut Triggers) -> io::Result<()> {
+async fn write(writer: &Writer, lines: &[u8], triggers: &mut Triggers, accounting: &mut Accounting) -> io::Result<()> {
     let mut left = writer.write(lines)?;
     while !left.is_empty() {
         let room = writer.room()?;
-        while !triggers.hear(Some(&room), last_words(triggers)).await? {
+        while !triggers.hear(accounting, Some(&room), last_words(triggers)).await? {
             if last_words(triggers).is_some_and(|last| Instant::now() >= last) {
                 return Err(io::Error::from(io::ErrorKind::BrokenPipe));
             }
@@ -237,7 +239,7 @@ impl Agent {
                 targets: self.targets.len(),
                 processes,
                 accounting: self.host.accounting.name(),
-                tidings: self.host.accounting.tidings(),
+                events: self.host.accounting.event_stats(),
             };
             self_stats::write(&mut lines, tags, gather, &self.complaints);
         }
@@ -334,8 +336,9 @@ impl Agent {
     fn watch(&mut self, plan: &Plan) {
         let Self { processes, host, complaints, .. } = self;
         let Host { source, accounting, .. } = host;
+        let source = &mut KeepsUp::new(source.as_mut(), accounting);
         // A nice value is changed from outside.
-        if let Some(error) = processes.watch(source.as_mut(), !plan.wants(Measurement::Thread)) {
+        if let Some(error) = processes.watch(source, !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }
         accounting.conclude(processes);
@@ -350,8 +353,9 @@ impl Agent {
     /// Reads from the members what the process table does not hold, and charges CPU to them.
     fn sample(&mut self, plan: &Plan, at: u64) {
         let Self { processes, host, collectors, complaints, .. } = self;
-        let Host { proc, source, taskstats, .. } = host;
-        let look = &mut Look { processes, proc, source: source.as_mut(), taskstats: taskstats.as_mut(), complaints };
+        let Host { proc, source, taskstats, accounting, .. } = host;
+        let source = &mut KeepsUp::new(source.as_mut(), accounting);
+        let look = &mut Look { processes, proc, source, taskstats: taskstats.as_mut(), complaints };
         self.samples = collectors.sample(plan, at, look);
     }
 
@@ -519,6 +523,11 @@ impl Agent {
         self.series.values()
     }
 
+    /// Returns how the agent learns which processes exist.
+    pub fn accounting(&mut self) -> &mut Accounting {
+        &mut self.host.accounting
+    }
+
     /// Returns whether the last gather read every process of the host, instead of the members alone.
     #[must_use]
     pub fn has_scanned(&self) -> bool {
@@ -537,12 +546,10 @@ mod tests {
     use std::io::{Read, Write};
     use std::process::{Child, Stdio};
     use std::rc::Rc;
-    use std::sync::Mutex;
 
     use super::*;
-    use crate::accounting::Accounting;
     use crate::config::values::AccountBy;
-    use crate::events::{Events, Feed, Messages};
+    use crate::events::{EventStream, Messages};
     use crate::journal::Record;
     use crate::kernel::clock::Clock;
     use crate::kernel::elsewhere::skip;
@@ -605,6 +612,10 @@ mod tests {
             Ok(Drained::Complete)
         }
 
+        fn is_due(&mut self, _: Duration) -> bool {
+            false
+        }
+
         fn is_reaped(&self, _: u32) -> bool {
             false
         }
@@ -648,8 +659,7 @@ mod tests {
         let (now, by) = (Rc::new(Cell::new(1000 * SECOND)), Rc::new(Cell::new(0)));
         let clock = Held { now: Rc::clone(&now), by: Rc::clone(&by) };
         let mut host = Host::open(&settings.proc_root, root.path(), Box::new(clock), 0).unwrap();
-        let feed = Arc::new(Mutex::new(Feed::new(Box::new(Silence))));
-        host.accounting = Accounting::by(Events::without_thread(feed));
+        host.accounting = Accounting::by(EventStream::new(Box::new(Silence)));
         let mut agent = Agent::new(settings, host);
         agent.prime();
         // One CPU all the time; the gathers are asked for each 20 s, and held up for so many.

@@ -1,48 +1,57 @@
-//! Process events and exit records: a thread that takes them from the kernel, so that none is lost between two gathers.
+//! Process events and exit records, taken from the kernel so that none is lost between two gathers.
 //!
-//! It sleeps while nothing happens. When something does, it waits a little for more, and takes all there is: one message at a time
-//! would cost ten times as much, and most that is born is dead within that time. While much happens it does that at its own pace.
+//! Nothing wakes the plugin while nothing happens. After a first message it waits a little for more and takes all there are, since one at a
+//! time would cost ten times as much, and most processes that start exit within that time. While many come it goes on at that pace.
 //!
-//! A gather takes what there is by itself, so that nobody waits for the thread. It only has to come before the sockets' buffers are
-//! full, and before a pid comes round again, which takes more than a second of the fastest forks.
+//! A gather takes messages by itself, and a long one keeps that pace between its reads. It is enough that messages are taken before the
+//! sockets' buffers are full, and before a pid is used again, which the fastest forks need more than a second for.
 
-use std::io::{self, PipeReader, PipeWriter};
+use std::future;
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::thread::JoinHandle;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
 
 use crate::journal::{Journal, Record};
+use crate::kernel::epoll;
 use crate::kernel::exit_records::ExitRecords;
 use crate::kernel::netlink::Drained;
 use crate::kernel::proc_connector::{Event, ProcConnector};
 use crate::kernel::test_kill;
 use crate::processes::{ProcessSource, Processes};
 
-/// Longest time that messages wait before they are taken, ms. The buffers that are asked for hold 43,000 events and 25,000 records:
-/// ten times as many may come a second. A wake-up costs 100 µs, which is most of the cost while little happens.
-const PAUSE: u64 = 100;
+/// Longest time from the first message until all are taken. The buffers that are asked for hold 43,000 events and 25,000 records, so
+/// ten times as many may come in a second. A wake-up costs 100 µs, which is most of the cost while little happens.
+const PAUSE: Duration = Duration::from_millis(100);
 
-/// Shortest such time, for the smaller buffers that rmem_max leaves to ordinary users.
-const SHORTEST_PAUSE: u64 = 20;
+/// Shortest such time, for the smaller buffers that rmem_max allows to ordinary users.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// If so much was taken at once, more is on its way: its first is not waited for. Two short lives make as much.
-const MUCH: usize = 8;
+/// Number of messages taken at once from which on more are expected, so that the first of them is not waited for. Two short-lived
+/// processes make that many.
+const MANY: usize = 8;
 
-/// What has come of it so far.
+/// Counters of an event stream.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Tidings {
-    /// How often some were lost.
-    pub lost: u64,
-    /// How often the thread has woken up.
+pub struct EventStats {
+    /// Number of overruns: times that messages were lost.
+    pub overruns: u64,
+    /// Number of times that messages woke the plugin up.
     pub wakeups: u64,
 }
 
-/// What tells of births and exits: the kernel's two sockets, or a simulated kernel in the tests.
-pub trait Messages: Send + std::fmt::Debug {
+/// Source of events and exit records: the kernel's two sockets, or a simulated kernel in the tests.
+pub trait Messages: std::fmt::Debug {
+    /// Sockets that are readable when there is something to take; none in a simulation.
+    fn sockets(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [None, None]
+    }
+
     /// Whether exit records come, and not only events.
     fn has_records(&self) -> bool;
 
@@ -58,6 +67,9 @@ pub trait Messages: Send + std::fmt::Debug {
     /// No more will come.
     fn events(&mut self, take: &mut dyn FnMut(Event)) -> io::Result<Drained>;
 
+    /// Whether messages are to be taken now, in the middle of a gather: the last time is as long ago as `pause`.
+    fn is_due(&mut self, pause: Duration) -> bool;
+
     /// Whether no process, or thread, has this pid: no event tells that a process that exited was reaped.
     fn is_reaped(&self, pid: u32) -> bool;
 }
@@ -67,11 +79,17 @@ pub trait Messages: Send + std::fmt::Debug {
 struct Sockets {
     connector: ProcConnector,
     records: Option<ExitRecords>,
-    /// Whether anybody asks for what exited processes had waited for.
+    /// Whether the delays of exited processes are wanted.
     keeps_delays: bool,
+    /// Time at which the messages were last taken.
+    drained: Instant,
 }
 
 impl Messages for Sockets {
+    fn sockets(&self) -> [Option<BorrowedFd<'_>>; 2] {
+        [Some(self.connector.as_fd()), self.records.as_ref().map(AsFd::as_fd)]
+    }
+
     fn has_records(&self) -> bool {
         self.records.is_some()
     }
@@ -83,7 +101,13 @@ impl Messages for Sockets {
     }
 
     fn events(&mut self, take: &mut dyn FnMut(Event)) -> io::Result<Drained> {
-        self.connector.drain(take)
+        let drained = self.connector.drain(take);
+        self.drained = Instant::now();
+        drained
+    }
+
+    fn is_due(&mut self, pause: Duration) -> bool {
+        self.drained.elapsed() >= pause
     }
 
     fn is_reaped(&self, pid: u32) -> bool {
@@ -91,56 +115,55 @@ impl Messages for Sockets {
     }
 }
 
-/// A subscription to the processes of the host.
+/// Events and exit records, and what follows from them.
 #[derive(Debug)]
-pub struct Events {
-    feed: Arc<Mutex<Feed>>,
-    /// Why there are no exit records.
-    without_records: Option<io::Error>,
-    /// The thread ends when this is closed.
-    stop: Option<PipeWriter>,
-    thread: Option<JoinHandle<()>>,
-}
-
-/// What comes, and what is made of it.
-#[derive(Debug)]
-pub struct Feed {
+pub struct EventStream {
     messages: Box<dyn Messages>,
     journal: Journal,
-    /// Why nothing more can be heard.
+    /// Why there are no exit records.
+    without_records: Option<io::Error>,
+    /// Why no more messages come.
     broken: Option<io::Error>,
-    tidings: Tidings,
+    stats: EventStats,
+    /// The sockets, while the first message is waited for. In the pause after it epoll(7) does not know them: it would wake the plugin for
+    /// each message.
+    polled: Vec<AsyncFd<OwnedFd>>,
+    /// Time from the first message until all are taken.
+    pause: Duration,
+    /// Time at which messages are taken next. `None`: the first one has not come.
+    next_drain: Option<Instant>,
 }
 
-impl Events {
-    /// Subscribes, and starts the thread. What the dead had waited for is kept if anybody asks for it.
+impl EventStream {
+    /// Subscribes to the processes of the host.
     ///
     /// # Errors
-    /// Those of [`ProcConnector::listen`], or no thread can be started.
+    /// See [`ProcConnector::listen`].
     pub fn listen(sys_root: &Path, keeps_delays: bool) -> io::Result<Self> {
         let connector = ProcConnector::listen()?;
         let (records, without_records) = match ExitRecords::listen(sys_root) {
             Ok(records) => (Some(records), None),
             Err(error) => (None, Some(error)),
         };
-        let mut sockets = vec![connector.as_fd().try_clone_to_owned()?];
-        if let Some(records) = &records {
-            sockets.push(records.as_fd().try_clone_to_owned()?);
-        }
         let room = connector.room()?;
         let room = records.as_ref().map_or(Ok(room), |records| records.room().map(|other| other.min(room)))?;
-        let (stopped, stop) = io::pipe()?;
-        let feed = Arc::new(Mutex::new(Feed::new(Box::new(Sockets { connector, records, keeps_delays }))));
-        let heard = Arc::clone(&feed);
-        let thread = std::thread::Builder::new().name("events".to_owned());
-        let thread = thread.spawn(move || listen(&sockets, &stopped, &heard, &pause(room)))?;
-        Ok(Self { feed, without_records, stop: Some(stop), thread: Some(thread) })
+        let messages = Sockets { connector, records, keeps_delays, drained: Instant::now() };
+        Ok(Self { without_records, pause: pause(room), ..Self::new(Box::new(messages)) })
     }
 
-    /// A subscription without a thread: whoever has the feed drains it between two gathers.
+    /// Makes a stream of these messages.
     #[must_use]
-    pub fn without_thread(feed: Arc<Mutex<Feed>>) -> Self {
-        Self { feed, without_records: None, stop: None, thread: None }
+    pub fn new(messages: Box<dyn Messages>) -> Self {
+        Self {
+            messages,
+            journal: Journal::default(),
+            without_records: None,
+            broken: None,
+            stats: EventStats::default(),
+            polled: Vec::new(),
+            pause: PAUSE,
+            next_drain: None,
+        }
     }
 
     /// Why there are no exit records, if there are none.
@@ -149,52 +172,69 @@ impl Events {
         self.without_records.as_ref()
     }
 
-    /// Why nothing more is heard, if so. It is told once.
+    /// Takes the reason why no more messages come, if none do.
     #[must_use]
-    pub fn end(&self) -> Option<io::Error> {
-        lock(&self.feed).broken.take()
+    pub fn end(&mut self) -> Option<io::Error> {
+        self.broken.take()
     }
 
-    /// What has come of it so far.
+    /// Counters since the start.
     #[must_use]
-    pub fn tidings(&self) -> Tidings {
-        lock(&self.feed).tidings
+    pub fn stats(&self) -> EventStats {
+        self.stats
     }
 
-    /// [`Feed::update`].
-    ///
-    /// # Errors
-    /// Those of [`Feed::update`].
-    pub fn update(
-        &self,
-        processes: &mut Processes,
-        source: &mut dyn ProcessSource,
-        now: u64,
-    ) -> io::Result<Option<io::Error>> {
-        lock(&self.feed).update(processes, source, now)
-    }
-
-    /// [`Feed::conclude`].
-    pub fn conclude(&self, processes: &mut Processes) {
-        lock(&self.feed).conclude(processes);
-    }
-}
-
-/// Ends the thread, and with it the subscription.
-impl Drop for Events {
-    fn drop(&mut self) {
-        drop(self.stop.take());
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+    /// Waits for the first message since all were taken.
+    pub async fn first_message(&mut self) {
+        if self.next_drain.is_some() || self.broken.is_some() {
+            future::pending().await
+        }
+        match self.readable().await {
+            Ok(()) => {
+                self.polled.clear();
+                self.stats.wakeups = self.stats.wakeups.saturating_add(1);
+                self.next_drain = Some(Instant::now() + self.pause);
+            }
+            Err(error) => self.break_off(error),
         }
     }
-}
 
-impl Feed {
-    /// A feed that has taken nothing so far.
+    /// Waits until one of the sockets is readable.
+    async fn readable(&mut self) -> io::Result<()> {
+        let Self { messages, polled, .. } = self;
+        if polled.is_empty() {
+            let sockets = messages.sockets().into_iter().flatten();
+            *polled = sockets.map(|socket| epoll::register(socket, Interest::READABLE)).collect::<io::Result<_>>()?;
+        }
+        future::poll_fn(|context| {
+            let mut sockets = polled.iter().map(|socket| socket.poll_read_ready(context).map_ok(drop));
+            sockets.find(Poll::is_ready).unwrap_or(Poll::Pending)
+        })
+        .await
+    }
+
+    /// Time at which [`EventStream::drain_if_due`] is to be called; `None` before [`EventStream::first_message`] returns.
     #[must_use]
-    pub fn new(messages: Box<dyn Messages>) -> Self {
-        Self { messages, journal: Journal::default(), broken: None, tidings: Tidings::default() }
+    pub fn next_drain(&self) -> Option<Instant> {
+        self.next_drain
+    }
+
+    /// Takes the messages if the pause after the first of them is over.
+    pub fn drain_if_due(&mut self) {
+        let now = Instant::now();
+        if self.next_drain.is_some_and(|next| next <= now) {
+            self.stats.wakeups = self.stats.wakeups.saturating_add(1);
+            let is_busy = self.drain() >= MANY;
+            self.next_drain = is_busy.then(|| now + self.pause);
+        }
+    }
+
+    /// Takes the messages in the middle of a gather, if the last time is as long ago as between two gathers. Not within
+    /// [`EventStream::update`], which needs the events up to one moment.
+    pub fn keep_up(&mut self) {
+        if self.broken.is_none() && self.messages.is_due(self.pause) {
+            self.drain();
+        }
     }
 
     /// Brings the process table up to date as of `now` (CLOCK_BOOTTIME, ns): by what happened since the last gather, or by a scan if that
@@ -214,31 +254,31 @@ impl Feed {
             return Ok(processes.follow(&mut self.journal, &|pid| messages.is_reaped(pid), source, now));
         }
         let failed = processes.scan(source, now)?;
-        // What was told before is of no use any more; what has happened meanwhile is told now.
+        // Messages from before the scan are of no use; those from during it are taken now.
         self.journal.begin(self.messages.has_records(), processes.iter());
         self.drain();
         self.journal.settled();
         Ok(failed)
     }
 
-    /// Ends a gather's reading: takes in what was told meanwhile.
+    /// Ends the reading of a gather: takes in what happened meanwhile.
     pub fn conclude(&mut self, processes: &mut Processes) {
         self.drain();
         let messages = &self.messages;
         processes.conclude(&mut self.journal, &|pid| messages.is_reaped(pid));
     }
 
-    /// Takes all that has come; returns how many events and records. Exit records are taken first: what was told of their processes
-    /// before is then there too.
+    /// Takes all messages that have come; returns their number. Exit records are taken first: then the events that came before them
+    /// are there too.
     pub fn drain(&mut self) -> usize {
         let Self { messages, journal, .. } = self;
-        let (mut recorded, mut told) = (0, 0);
+        let (mut recorded, mut happened) = (0, 0);
         let records = messages.records(&mut |record| {
             recorded += 1;
             journal.record(record);
         });
         let events = messages.events(&mut |event| {
-            told += 1;
+            happened += 1;
             journal.event(event);
         });
         match (records, events) {
@@ -246,65 +286,28 @@ impl Feed {
                 journal.flush();
                 journal.prune_if_many(&|pid| messages.is_reaped(pid));
             }
-            (Err(error), _) | (_, Err(error)) => {
-                self.broken = Some(error);
-                self.journal = Journal::default();
-            }
-            _ => self.lose(),
+            (Err(error), _) | (_, Err(error)) => self.break_off(error),
+            _ => self.overrun(),
         }
-        recorded + told
+        recorded + happened
     }
 
-    /// Some of it is lost, nobody knows what: the rest is of no use until the table was scanned.
-    fn lose(&mut self) {
-        self.tidings.lost = self.tidings.lost.saturating_add(1);
+    /// Messages were lost, and there is no way to know which: the journal is of no use until the table was scanned.
+    fn overrun(&mut self) {
+        self.stats.overruns = self.stats.overruns.saturating_add(1);
+        self.journal = Journal::default();
+    }
+
+    /// No more messages come.
+    fn break_off(&mut self, error: io::Error) {
+        self.broken = Some(error);
         self.journal = Journal::default();
     }
 }
 
 /// Returns how long messages wait before they are taken. `room`: share of the room asked for that the smallest buffer has.
-fn pause(room: f64) -> Timespec {
-    let milliseconds = ((PAUSE as f64 * room) as u64).clamp(SHORTEST_PAUSE, PAUSE);
-    Timespec { tv_sec: 0, tv_nsec: milliseconds as i64 * 1_000_000 }
-}
-
-/// The thread.
-fn listen(sources: &[OwnedFd], stopped: &PipeReader, feed: &Mutex<Feed>, pause: &Timespec) {
-    let mut all: Vec<_> = sources.iter().map(OwnedFd::as_fd).collect();
-    all.push(stopped.as_fd());
-    let mut comes_much = false;
-    loop {
-        let mut wakeups = 1;
-        if !comes_much {
-            if !wait(&all, None) {
-                return;
-            }
-            wakeups += 1;
-        }
-        if !wait(&[stopped.as_fd()], Some(pause)) {
-            return;
-        }
-        let mut feed = lock(feed);
-        feed.tidings.wakeups = feed.tidings.wakeups.saturating_add(wakeups);
-        comes_much = feed.drain() >= MUCH;
-        if feed.broken.is_some() {
-            return;
-        }
-    }
-}
-
-/// Waits until one of these can be read, for so long at most. False: the last one can, or nothing can be waited for.
-fn wait(sources: &[BorrowedFd<'_>], at_most: Option<&Timespec>) -> bool {
-    let mut ready: Vec<_> = sources.iter().map(|source| PollFd::new(source, PollFlags::IN)).collect();
-    match poll(&mut ready, at_most) {
-        Ok(_) => ready.last().is_some_and(|stopped| stopped.revents().is_empty()),
-        Err(error) => error == Errno::INTR,
-    }
-}
-
-/// What a thread that panicked has left is as good as it was: it is scanned anew at worst.
-pub fn lock(feed: &Mutex<Feed>) -> MutexGuard<'_, Feed> {
-    feed.lock().unwrap_or_else(PoisonError::into_inner)
+fn pause(room: f64) -> Duration {
+    PAUSE.mul_f64(room.clamp(0.0, 1.0)).max(SHORTEST_PAUSE)
 }
 
 #[cfg(test)]
@@ -312,8 +315,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_there_is_less_room_for_waits_less_long() {
-        let milliseconds = [0.0, 0.01, 0.25, 0.5, 1.0, 4.0].map(|room| pause(room).tv_nsec / 1_000_000);
+    fn messages_wait_less_long_where_there_is_less_room_for_them() {
+        let milliseconds = [0.0, 0.01, 0.25, 0.5, 1.0, 4.0].map(|room| pause(room).as_millis());
         assert_eq!(milliseconds, [20, 20, 25, 50, 100, 100]);
     }
 }

@@ -1,7 +1,7 @@
 //! `taskstats_agent`: what the plugin itself costs, and what it cannot do.
 
 use crate::encode::{Lines, Tags, kibibytes, known};
-use crate::events::Tidings;
+use crate::events::EventStats;
 use crate::kernel::own;
 use crate::log::{Complaints, Trouble};
 
@@ -16,8 +16,8 @@ pub struct Gather {
     pub processes: usize,
     /// How it is learnt who exists.
     pub accounting: &'static str,
-    /// What has come of events, if there are any.
-    pub tidings: Option<Tidings>,
+    /// Counters of the events, if there are any.
+    pub events: Option<EventStats>,
 }
 
 /// Writes the line of a gather after its others. Its tags are those of `tags`, the version, and how the dead are accounted for.
@@ -36,8 +36,8 @@ pub fn write(lines: &mut Lines, tags: &Tags, gather: Gather, complaints: &Compla
         ("errors_denied", errors(Trouble::Denied)),
         ("errors_failed", errors(Trouble::Failed)),
         ("errors_bounded", errors(Trouble::Bounded)),
-        ("events_lost", gather.tidings.map(|tidings| tidings.lost)),
-        ("wakeups", gather.tidings.map(|tidings| tidings.wakeups)),
+        ("events_lost", gather.events.map(|events| events.overruns)),
+        ("wakeups", gather.events.map(|events| events.wakeups)),
     ]);
     lines.add("taskstats_agent", &tags, fields);
 }

@@ -19,10 +19,8 @@ const GATHERS: u32 = 3;
 /// Of one gather, with all that goes on until the next.
 pub struct Gather {
     pub telegraf: Usage,
-    /// Without listening.
+    /// With what it takes in of births and exits on the host.
     pub plugin: Usage,
-    /// What the plugin is told of births and exits on the host: by how many there are, not by how many services.
-    pub listening: Duration,
     /// 0 if nothing is sent.
     pub database: Usage,
 }
@@ -69,27 +67,23 @@ pub fn measure(services: &Services, sent_to: Option<Kind>) -> Result<Vec<Gather>
 /// What was used so far.
 struct Usages {
     processes: [Usage; 3],
-    listening: Duration,
 }
 
 impl Usages {
     fn read(telegraf: &Telegraf, database: Option<&Database>) -> Result<Self> {
-        let listening = telegraf.listening()?;
         let [telegraf, plugin] = telegraf.usage()?;
         let database = database.map(Database::usage).transpose()?.unwrap_or_default();
-        Ok(Self { processes: [telegraf, plugin, database], listening })
+        Ok(Self { processes: [telegraf, plugin, database] })
     }
 
     /// For each gather since then.
     fn since(&self, before: &Self) -> Gather {
-        let listening = self.listening.saturating_sub(before.listening) / GATHERS;
         let mut usages = self.processes;
         for (usage, before) in usages.iter_mut().zip(&before.processes) {
             usage.cpu = usage.cpu.saturating_sub(before.cpu) / GATHERS;
         }
         let [telegraf, plugin, database] = usages;
-        let plugin = Usage { cpu: plugin.cpu.saturating_sub(listening), ..plugin };
-        Gather { telegraf, plugin, listening, database }
+        Gather { telegraf, plugin, database }
     }
 }
 

@@ -82,15 +82,12 @@ fn print_lines(results: &Results) {
 
 fn print_gathers(results: &Results) {
     println!("\n### A gather, discarded\n");
-    println!(
-        "| | services | CPU of Telegraf, ms | of the plugin | of its listening | peak of Telegraf, MiB | of the plugin |"
-    );
-    println!("|---|---:|---:|---:|---:|---:|---:|");
+    println!("| | services | CPU of Telegraf, ms | of the plugin | peak of Telegraf, MiB | of the plugin |");
+    println!("|---|---:|---:|---:|---:|---:|");
     for (index, contender) in measured(Measured::All).enumerate() {
         for (services, all) in MEASURED.iter().zip([&results.few, &results.many]) {
-            let Some(Gather { telegraf, plugin, listening, .. }) = all.discarded.get(index) else { continue };
-            let listening = listening.as_secs_f64() * 1e3;
-            let cells = [ms(telegraf), ms(plugin), listening, mib(telegraf), mib(plugin)].map(figure_or_nothing);
+            let Some(Gather { telegraf, plugin, .. }) = all.discarded.get(index) else { continue };
+            let cells = [ms(telegraf), ms(plugin), mib(telegraf), mib(plugin)].map(figure_or_nothing);
             println!("| {} | {services} | {} |", contender.what, cells.join(" | "));
         }
     }

@@ -128,20 +128,6 @@ impl Telegraf {
         Ok([telegraf, plugin.transpose()?.unwrap_or_default()])
     }
 
-    /// The part of the plugin's CPU with which it takes in what it is told of births and exits: a thread does nothing else.
-    pub fn listening(&self) -> Result<Duration> {
-        let Some(pid) = self.plugin else { return Ok(Duration::ZERO) };
-        for thread in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-            let path = thread?.path();
-            // Others come and go.
-            if std::fs::read_to_string(path.join("comm")).is_ok_and(|comm| comm.trim() == "events") {
-                let used = std::fs::read_to_string(path.join("schedstat"))?;
-                return Ok(Duration::from_nanos(used.split(' ').next().context("no schedstat")?.parse()?));
-            }
-        }
-        bail!("the plugin does not listen to events: this takes root")
-    }
-
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

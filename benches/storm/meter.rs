@@ -5,33 +5,28 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-/// The thread of the plugin that is told of births and exits.
-pub const THREAD: &str = "events";
-
-/// The threads of a process, and whether each is that one.
+/// Directories of the threads of a process, and whether each is the main thread's, which takes events and gathers.
 fn threads(pid: u32) -> Result<Vec<(PathBuf, bool)>> {
     let mut threads = Vec::new();
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
-        let path = task?.path();
-        let is_listener = std::fs::read_to_string(path.join("comm"))?.trim_end() == THREAD;
-        threads.push((path, is_listener));
+        let task = task?;
+        threads.push((task.path(), task.file_name().to_str() == Some(&pid.to_string())));
     }
     Ok(threads)
 }
 
-/// The CPU that the listener has used, exactly if it sleeps; `None` if there is none.
-pub fn listener_cpu(pid: u32) -> Result<Option<Duration>> {
-    let Some((path, _)) = threads(pid)?.into_iter().find(|(_, is_listener)| *is_listener) else { return Ok(None) };
-    let schedstat = std::fs::read_to_string(path.join("schedstat"))?;
+/// CPU that the main thread has used, exact if it sleeps.
+pub fn main_cpu(pid: u32) -> Result<Duration> {
+    let schedstat = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat"))?;
     let cpu = schedstat.split(' ').next().context("schedstat is empty")?;
-    Ok(Some(Duration::from_nanos(cpu.parse()?)))
+    Ok(Duration::from_nanos(cpu.parse()?))
 }
 
-/// How often threads have gone to sleep: the listener, if there is one, and all others.
+/// How often threads have gone to sleep: the main thread, and all others.
 pub fn switches(pid: u32) -> Result<[u64; 2]> {
     let mut switches = [0, 0];
-    for (path, is_listener) in threads(pid)? {
-        switches[usize::from(!is_listener)] += number_in(&path.join("status"), "voluntary_ctxt_switches:")?;
+    for (path, is_main) in threads(pid)? {
+        switches[usize::from(!is_main)] += number_in(&path.join("status"), "voluntary_ctxt_switches:")?;
     }
     Ok(switches)
 }

@@ -34,8 +34,8 @@ pub struct Reading {
     pub alive: f64,
     lost: Option<f64>,
     wakeups: Option<f64>,
-    listener_cpu: Option<Duration>,
-    /// Of the listener and of the others.
+    main_cpu: Duration,
+    /// Of the main thread and of the others.
     switches: [u64; 2],
     pub rss_kib: u64,
     pub peak_kib: u64,
@@ -62,7 +62,7 @@ impl Watch {
         &self.accounting
     }
 
-    /// How often its threads have gone to sleep: the listener, and the others.
+    /// How often its threads have gone to sleep: the main thread, and the others.
     pub fn switches(&self) -> Result<[u64; 2]> {
         meter::switches(self.plugin.pid())
     }
@@ -105,7 +105,7 @@ impl Watch {
             alive: of_tree("n_proc")? + of_tree("n_zombie")?,
             lost: number(&own, "events_lost"),
             wakeups: number(&own, "wakeups"),
-            listener_cpu: meter::listener_cpu(pid)?,
+            main_cpu: meter::main_cpu(pid)?,
             switches: meter::switches(pid)?,
             rss_kib,
             peak_kib,
@@ -148,14 +148,13 @@ impl Reading {
         Some(self.wakeups? - first.wakeups?)
     }
 
-    /// The cores that the listener used.
-    pub fn listener_cpu_since(&self, first: &Self) -> Option<f64> {
-        Some((self.listener_cpu? - first.listener_cpu?).as_secs_f64() / self.seconds_since(first))
+    /// The cores that the main thread used.
+    pub fn main_cpu_since(&self, first: &Self) -> f64 {
+        (self.main_cpu - first.main_cpu).as_secs_f64() / self.seconds_since(first)
     }
 
-    pub fn listener_switches_since(&self, first: &Self) -> Option<f64> {
-        self.listener_cpu?;
-        Some((self.switches[0] - first.switches[0]) as f64)
+    pub fn main_switches_since(&self, first: &Self) -> f64 {
+        (self.switches[0] - first.switches[0]) as f64
     }
 
     /// Whether anything is less that may only grow.
@@ -177,7 +176,7 @@ impl Reading {
             "{seconds:8.1}{:10.0}{charged:10.3}{reported:12.3}{:>9}{:>9}{:>7}{:>10}{:10.0}{:10.0}{:9}",
             self.forks_since(before) / seconds,
             told(self.p_cpu),
-            told(self.listener_cpu_since(before)),
+            told(Some(self.main_cpu_since(before))),
             told(self.lost_since(before)),
             told(self.wakeups_since(before)),
             self.started_since(before),

@@ -26,6 +26,7 @@ impl Reader {
         look: &mut Look,
         mut visit: impl FnMut(&mut Self, &mut Proc, &Stat, u32) -> io::Result<()>,
     ) -> Outcome<()> {
+        look.source.keep_up();
         let Some(stat) = look.processes.get_exactly(id) else { return Outcome::Gone };
         if stat.num_threads > bounds.thread_max {
             let (comm, max) = (stat.comm.to_text(), bounds.thread_max);

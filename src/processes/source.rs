@@ -83,4 +83,7 @@ pub trait ProcessSource: fmt::Debug {
     fn close(&mut self, pid: u32) {
         let _ = pid;
     }
+
+    /// Takes the events that have come, if there are events: to be called now and then by what reads for long without this trait.
+    fn keep_up(&mut self) {}
 }

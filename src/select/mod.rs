@@ -386,6 +386,7 @@ pub fn select(
     let mut complete = true;
     let mut series = BTreeMap::<Tags, Selected>::new();
     for target in targets {
+        host.accounting.keep_up();
         for found in target.find(view, &mut complete) {
             let named = || target.output.tags_of(found.name.as_deref().unwrap_or(&target.label));
             let tags = target.tags.clone().unwrap_or_else(named);

@@ -1,7 +1,7 @@
 //! Triggers: what makes the plugin act. A newline on stdin, a signal, the interval, a hint from a directory of pidfiles.
 //!
-//! [`Triggers::hear`] is the one place that waits, for all of them and for a slow reader of stdout: so the end of stdin is noticed
-//! while stdout is full. A trigger only sets a flag, and the loop takes the flags when it is ready: triggers that come during a gather are
+//! [`Triggers::hear`] is the one place that waits, for all of them, for process events and for a slow reader of stdout: so the end
+//! of stdin is noticed while stdout is full. A trigger only sets a flag, and the loop takes the flags when it is ready: triggers that come during a gather are
 //! answered by one gather.
 
 mod hints;
@@ -18,6 +18,7 @@ use rustix::fs::FileType;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::select;
 
+use crate::accounting::Accounting;
 use crate::kernel::timer::Timer;
 use crate::write::Room;
 use hints::Hints;
@@ -173,7 +174,7 @@ impl Triggers {
     ///
     /// # Errors
     /// See [`Triggers::hear`].
-    pub async fn next(&mut self) -> io::Result<Trigger> {
+    pub async fn next(&mut self, accounting: &mut Accounting) -> io::Result<Trigger> {
         loop {
             if self.once && !self.pending.is_anything() {
                 self.pending.stop(Instant::now());
@@ -182,7 +183,7 @@ impl Triggers {
             let tick = self.interval.as_ref().map(Interval::next);
             let until =
                 if self.pending.is_anything() { Some(Instant::now()) } else { hint.into_iter().chain(tick).min() };
-            self.hear(None, until).await?;
+            self.hear(accounting, None, until).await?;
             let now = Instant::now();
             if self.interval.as_mut().is_some_and(|interval| interval.ticks(now)) {
                 self.pending.gather();
@@ -200,22 +201,28 @@ impl Triggers {
     ///
     /// # Errors
     /// See [`Triggers::hear`].
-    pub async fn hear_until(&mut self, time: Instant) -> io::Result<()> {
+    pub async fn hear_until(&mut self, time: Instant, accounting: &mut Accounting) -> io::Result<()> {
         while Instant::now() < time {
-            self.hear(None, Some(time)).await?;
+            self.hear(accounting, None, Some(time)).await?;
         }
         Ok(())
     }
 
-    /// Waits until something comes, stdout has room again, or it is a certain time, and takes note of all that has come by then. Returns
-    /// whether stdout has room.
+    /// Waits until something comes, stdout has room again, or it is a certain time, and takes note of all that has come by then. Takes
+    /// process events when they are due. Returns whether stdout has room.
     ///
     /// # Errors
     /// The runtime was shut down, or the timer cannot be set.
-    pub async fn hear(&mut self, room: Option<&Room>, until: Option<Instant>) -> io::Result<bool> {
+    pub async fn hear(
+        &mut self,
+        accounting: &mut Accounting,
+        room: Option<&Room>,
+        until: Option<Instant>,
+    ) -> io::Result<bool> {
         let (begun, heard) = (Instant::now(), self.heard);
         // A trigger that was there at once may have come at any time since the last wait.
         let came = || Some(Instant::now()).filter(|now| now.duration_since(begun) >= AT_ONCE).unwrap_or(heard);
+        let until = until.into_iter().chain(accounting.next_drain()).min();
         let Self { pending, signals, stdin, hints, interval, timer, .. } = self;
         let by_itself = interval.is_some();
         let (mut has_come, mut was_read, mut has_room) = (false, false, false);
@@ -228,12 +235,14 @@ impl Triggers {
                 }
                 caught = signals.caught() => caught?.for_each(|signal| take_signal(signal, pending, by_itself, came)),
                 hint = hinted(hints) => pending.observe |= hint?,
+                () = accounting.first_message() => {}
                 made = made(room), if !has_room => has_room = made.map(|()| true)?,
                 passed = timer.wait_until(until), if !has_come => break passed?,
                 () = future::ready(()), if has_come => break,
             }
             has_come = true;
         }
+        accounting.drain_if_due();
         self.heard = Instant::now();
         Ok(has_room)
     }

@@ -4,12 +4,13 @@
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, LazyLock, Mutex, MutexGuard};
+use std::time::Duration;
 
 use telegraf_taskstats::accounting::Accounting;
 use telegraf_taskstats::agent::Agent;
 use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::Settings;
-use telegraf_taskstats::events::{self, Events, Feed, Messages};
+use telegraf_taskstats::events::{EventStream, Messages};
 use telegraf_taskstats::host::Host;
 use telegraf_taskstats::journal::Record;
 use telegraf_taskstats::kernel::clock::Clock;
@@ -93,6 +94,10 @@ impl ProcessSource for Shared {
 struct Told {
     shared: Shared,
     has_records: bool,
+    /// Number of reads so far: at some of them, messages are taken in the middle of a gather.
+    reads: u32,
+    /// Whether they are now. The world stands still then: it is the same as if they were not.
+    is_in_between: bool,
 }
 
 impl Messages for Told {
@@ -110,11 +115,19 @@ impl Messages for Told {
 
     fn events(&mut self, take: &mut dyn FnMut(Event)) -> io::Result<Drained> {
         let mut kernel = self.shared.kernel();
-        kernel.be_between(true);
-        kernel.go_on();
-        kernel.be_between(false);
+        if !std::mem::take(&mut self.is_in_between) {
+            kernel.be_between(true);
+            kernel.go_on();
+            kernel.be_between(false);
+        }
         std::mem::take(&mut kernel.events).into_iter().for_each(take);
         Ok(Drained::Complete)
+    }
+
+    fn is_due(&mut self, _: Duration) -> bool {
+        self.reads += 1;
+        self.is_in_between = self.reads.is_multiple_of(5);
+        self.is_in_between
     }
 
     fn is_reaped(&self, pid: u32) -> bool {
@@ -154,7 +167,7 @@ pub enum By {
 /// The plugin, watching the tree below ROOT.
 pub struct Plugin {
     agent: Agent,
-    feed: Option<Arc<Mutex<Feed>>>,
+    by: By,
     shared: Shared,
 }
 
@@ -164,9 +177,9 @@ impl Plugin {
         let arguments = ["telegraf-taskstats".to_owned(), "--pid".to_owned(), ROOT.to_string()];
         let settings = Settings::load(&Arguments::of(arguments.into_iter().map(Into::into)).unwrap()).unwrap();
         let nothing: &Path = NOTHING.path();
-        let messages = || Told { shared: shared.clone(), has_records: by == By::Events };
-        let feed = (by != By::Scan).then(|| Arc::new(Mutex::new(Feed::new(Box::new(messages())))));
-        let events = feed.clone().map(Events::without_thread);
+        let messages =
+            || Box::new(Told { shared: shared.clone(), has_records: by == By::Events, reads: 0, is_in_between: false });
+        let events = (by != By::Scan).then(|| EventStream::new(messages()));
         let host = Host {
             proc: Proc::open(nothing).unwrap(),
             source: Box::new(shared.clone()),
@@ -177,7 +190,7 @@ impl Plugin {
             taskstats: Box::new(AskNobody(String::new())),
             accounting: events.map(Accounting::by).unwrap_or_default(),
         };
-        let mut plugin = Self { agent: Agent::new(settings, host), feed, shared: shared.clone() };
+        let mut plugin = Self { agent: Agent::new(settings, host), by, shared: shared.clone() };
         plugin.shared.kernel().era += 1;
         plugin.at_work(|plugin| _ = plugin.agent.prime());
         plugin
@@ -185,17 +198,17 @@ impl Plugin {
 
     pub fn gather(&mut self) {
         self.shared.kernel().era += 1;
-        if self.feed.is_none() {
+        if self.by == By::Scan {
             self.shared.kernel().be_ignored();
         }
         self.at_work(|plugin| drop(plugin.agent.gather()));
     }
 
-    /// Takes all that has come, as its thread does between two gathers.
+    /// Takes all that has come, as its loop does between two gathers.
     pub fn drain(&mut self) {
         self.at_work(|plugin| {
-            if let Some(feed) = &plugin.feed {
-                events::lock(feed).drain();
+            if let Some(events) = plugin.agent.accounting().events() {
+                events.drain();
             }
         });
     }
@@ -224,7 +237,7 @@ impl Plugin {
     }
 
     /// What it keeps of the exited.
-    pub fn journal(&self) -> String {
-        self.feed.as_ref().map(|feed| format!("{:?}", events::lock(feed))).unwrap_or_default()
+    pub fn journal(&mut self) -> String {
+        self.agent.accounting().events().map(|events| format!("{events:?}")).unwrap_or_default()
     }
 }
