@@ -1,89 +1,87 @@
-//! inotify on directories of pidfiles: a hint that one came or went.
+//! Directories of pidfiles, watched by the notify crate: hints that a pidfile was created, removed or written.
 //!
-//! It is a hint only, since inotify sees neither a link's target being rewritten nor a directory that is made anew. The
-//! directories are read at every gather in any case; the hint lets a process be seen that lives less than one.
+//! A hint is no more than that, since inotify(7) sees neither that the target of a link is written nor that a directory is created
+//! again. The directories are read at every gather in any case; a hint lets the plugin see a process that lives less long than an
+//! interval.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::mem::ManuallyDrop;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::thread;
 
-use rustix::fs::inotify::{ReadFlags, WatchFlags, add_watch, remove_watch};
+use notify::{Config, ErrorKind, EventKindMask, INotifyWatcher, RecursiveMode, Watcher};
 use rustix::fs::{AtFlags, CWD, StatxFlags, statx};
+use tokio::sync::Notify;
 
-use super::inotify;
-
-/// Which directory: device, inode and, since ext4 uses an inode again at once, the time of its creation, s and ns.
+/// Identity of a directory: device, inode and, since ext4 uses an inode again at once, the time of its creation, s and ns.
 type Directory = (u64, u64, Option<(i64, u32)>);
 
-/// Watches a changing set of directories.
+/// Kinds of events that are hints: an entry was created, removed, renamed or written. Reading pidfiles makes events of other kinds, and
+/// so does a log file in the directory.
+const HINTS: EventKindMask = EventKindMask::CREATE.union(EventKindMask::REMOVE).union(EventKindMask::ACCESS_CLOSE);
+
+/// Set of directories that are watched.
 #[derive(Debug)]
 pub struct PidfileWatch {
-    inotify: OwnedFd,
-    /// What is watched, by which watch: a directory replaced by another must be watched anew.
-    watched: BTreeMap<PathBuf, (Directory, i32)>,
+    /// Never dropped: that panics where its thread could not be started.
+    watcher: ManuallyDrop<INotifyWatcher>,
+    /// Path by which each directory is watched. A directory that is replaced by another must be watched again.
+    watched: BTreeMap<PathBuf, Directory>,
+    /// Rung by the thread of the watcher.
+    hint: Arc<Notify>,
 }
 
-/// An entry came, went, or was written to its end. Reading pidfiles makes events too, and so does a log file that somebody keeps in the
-/// directory.
-const HINTS: WatchFlags = WatchFlags::CREATE
-    .union(WatchFlags::DELETE)
-    .union(WatchFlags::MOVE)
-    .union(WatchFlags::CLOSE_WRITE)
-    .union(WatchFlags::ONLYDIR);
-
-/// When a directory was made: stx_btime of statx(2), Linux 4.11, which std asks for with glibc only.
+/// Returns when a directory was created: stx_btime of statx(2), Linux 4.11, which std asks for with glibc only.
 fn created(path: &Path) -> Option<(i64, u32)> {
     let found = statx(CWD, path, AtFlags::empty(), StatxFlags::BTIME).ok()?;
     (found.stx_mask & StatxFlags::BTIME.bits() != 0).then_some((found.stx_btime.tv_sec, found.stx_btime.tv_nsec))
 }
 
 impl PidfileWatch {
-    /// Watches nothing so far.
+    /// Watches no directory so far.
     ///
     /// # Errors
-    /// The kernel refuses another inotify instance (fs.inotify.max_user_instances).
+    /// The kernel refuses another thread (RLIMIT_NPROC) or another inotify instance (fs.inotify.max_user_instances).
     pub fn new() -> io::Result<Self> {
-        Ok(Self { inotify: inotify::open()?, watched: BTreeMap::new() })
+        // The watcher does not say that its thread cannot be started.
+        let _ = thread::Builder::new().spawn(|| {})?.join();
+        let hint = Arc::new(Notify::new());
+        let rung = Arc::clone(&hint);
+        let config = Config::default().with_event_kinds(HINTS);
+        let watcher = INotifyWatcher::new(move |_| rung.notify_one(), config).map_err(|error| match error.kind {
+            ErrorKind::Io(error) => error,
+            _ => io::Error::other(error),
+        })?;
+        Ok(Self { watcher: ManuallyDrop::new(watcher), watched: BTreeMap::new(), hint })
     }
 
     /// Watches exactly `directories` from now on. One that is missing or cannot be watched is tried again next time.
     pub fn arm<'a>(&mut self, directories: impl Iterator<Item = &'a Path>) {
         let there = directories.filter_map(|path| {
-            let metadata = std::fs::metadata(path).ok()?;
+            let metadata = std::fs::metadata(path).ok().filter(std::fs::Metadata::is_dir)?;
             Some((path.to_owned(), (metadata.dev(), metadata.ino(), created(path))))
         });
         let wanted: BTreeMap<_, _> = there.collect();
-        let Self { inotify, watched } = self;
-        let over = watched.extract_if(.., |path, (directory, _)| wanted.get(path) != Some(directory));
-        for (_, (_, watch)) in over.collect::<Vec<_>>() {
-            // Two paths may lead to one directory, which has one watch.
-            if !watched.values().any(|(_, other)| *other == watch) {
-                // That of a removed directory is gone already: nothing to tell anyone.
-                let _ = remove_watch(&*inotify, watch);
-            }
+        let Self { watcher, watched, .. } = self;
+        for (path, _) in watched.extract_if(.., |path, directory| wanted.get(path) != Some(directory)) {
+            // The watch of a directory that was removed has ended by itself.
+            let _ = watcher.unwatch(&path);
         }
         for (path, directory) in wanted {
-            if !watched.contains_key(&path)
-                && let Ok(watch) = add_watch(&*inotify, &path, HINTS)
-            {
-                watched.insert(path, (directory, watch));
+            // Two paths may lead to one directory, of which inotify has one watch.
+            let is_watched = watched.values().any(|other| *other == directory);
+            if !is_watched && watcher.watch(&path, RecursiveMode::NonRecursive).is_ok() {
+                watched.insert(path, directory);
             }
         }
     }
 
-    /// Whether an entry has come, gone, or been written since this was asked last.
-    pub fn has_hint(&mut self) -> bool {
-        let mut hint = false;
-        inotify::drain(&self.inotify, |_, kind| hint |= !kind.contains(ReadFlags::IGNORED)); // the end of a watch is none
-        hint
-    }
-}
-
-impl AsFd for PidfileWatch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.inotify.as_fd()
+    /// Waits for a hint.
+    pub async fn hint(&self) {
+        self.hint.notified().await;
     }
 }
 
@@ -92,8 +90,16 @@ impl AsFd for PidfileWatch {
 mod tests {
     use super::*;
     use std::fs;
+    use std::pin::pin;
+    use std::task::{Context, Waker};
 
-    use rustix::event::{PollFd, PollFlags, poll};
+    /// Whether a hint has come since the last call. The watcher's thread answers after it has seen all that happened before.
+    fn has_hint(watch: &PidfileWatch) -> bool {
+        for _ in 0..2 {
+            watch.watcher.watched_paths().unwrap();
+        }
+        pin!(watch.hint()).poll(&mut Context::from_waker(Waker::noop())).is_ready()
+    }
 
     #[test]
     fn hints_of_new_files_also_in_a_directory_that_was_made_anew() {
@@ -104,13 +110,12 @@ mod tests {
         for round in 0..2 {
             fs::create_dir(&directory).unwrap();
             watch.arm([directory.as_path()].into_iter());
-            watch.has_hint();
-            assert!(!watch.has_hint(), "round {round}");
+            has_hint(&watch);
+            assert!(!has_hint(&watch), "round {round}");
             fs::write(directory.join("nginx.pid"), "1").unwrap();
-            assert_eq!(poll(&mut [PollFd::new(&watch, PollFlags::IN)], None), Ok(1));
-            assert!(watch.has_hint() && !watch.has_hint(), "round {round}");
+            assert!(has_hint(&watch) && !has_hint(&watch), "round {round}");
             fs::read(directory.join("nginx.pid")).unwrap();
-            assert!(!watch.has_hint(), "round {round}");
+            assert!(!has_hint(&watch), "round {round}");
             fs::remove_dir_all(&directory).unwrap();
         }
     }
@@ -125,9 +130,9 @@ mod tests {
         let both = [directory.as_path(), &link];
         for (asked, name, hints) in [(&both[..], "one", true), (&both[..1], "two", true), (&[], "three", false)] {
             watch.arm(asked.iter().copied());
-            watch.has_hint();
+            has_hint(&watch);
             fs::write(directory.join(name), "1").unwrap();
-            assert_eq!(watch.has_hint(), hints, "{name}");
+            assert_eq!(has_hint(&watch), hints, "{name}");
         }
     }
 }

@@ -4,7 +4,6 @@
 //! of stdin is noticed while stdout is full. A trigger only sets a flag, and the loop takes the flags when it is ready: triggers that come during a gather are
 //! answered by one gather.
 
-mod hints;
 mod interval;
 mod signals;
 mod stdin;
@@ -19,9 +18,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use tokio::select;
 
 use crate::accounting::Accounting;
+use crate::kernel::pidfile_watch::PidfileWatch;
 use crate::kernel::timer::Timer;
 use crate::write::Room;
-use hints::Hints;
 use interval::Interval;
 pub use signals::CaughtSignals;
 use signals::Signals;
@@ -110,7 +109,7 @@ pub struct Triggers {
     signals: Signals,
     /// stdin until it ends, if it triggers at all.
     stdin: Option<Stdin>,
-    hints: Option<Hints>,
+    hints: Option<PidfileWatch>,
     interval: Option<Interval>,
     timer: Timer,
     /// Whether to stop when nothing is left to do.
@@ -158,14 +157,14 @@ impl Triggers {
     /// Watches exactly these directories of pidfiles from now on.
     ///
     /// # Errors
-    /// They cannot be watched: the kernel refuses another inotify instance (fs.inotify.max_user_instances).
+    /// See [`PidfileWatch::new`].
     pub fn watch<'a>(&mut self, directories: impl Iterator<Item = &'a Path>) -> io::Result<()> {
         let mut directories = directories.peekable();
         if self.hints.is_none() && directories.peek().is_some() {
-            self.hints = Some(Hints::new()?);
+            self.hints = Some(PidfileWatch::new()?);
         }
         if let Some(hints) = &mut self.hints {
-            hints.watch(directories);
+            hints.arm(directories);
         }
         Ok(())
     }
@@ -234,7 +233,7 @@ impl Triggers {
                     take_input(input?, pending, stdin, by_itself, came);
                 }
                 caught = signals.caught() => caught?.for_each(|signal| take_signal(signal, pending, by_itself, came)),
-                hint = hinted(hints) => pending.observe |= hint?,
+                () = hinted(hints) => pending.observe = true,
                 () = accounting.first_message() => {}
                 made = made(room), if !has_room => has_room = made.map(|()| true)?,
                 passed = timer.wait_until(until), if !has_come => break passed?,
@@ -261,9 +260,9 @@ async fn read(stdin: &Option<Stdin>) -> io::Result<Input> {
     }
 }
 
-async fn hinted(hints: &mut Option<Hints>) -> io::Result<bool> {
+async fn hinted(hints: &Option<PidfileWatch>) {
     match hints {
-        Some(hints) => hints.wait().await,
+        Some(hints) => hints.hint().await,
         None => future::pending().await,
     }
 }
