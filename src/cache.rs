@@ -29,9 +29,9 @@ const LENGTH_MAX: u64 = 256 * 1024 * 1024;
 /// Where the file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CacheFile {
-    /// Its directory.
+    /// Directory of the file.
     pub directory: PathBuf,
-    /// Its name there.
+    /// Name of the file in its directory.
     pub name: String,
 }
 
@@ -45,7 +45,7 @@ impl CacheFile {
     }
 }
 
-/// What is remembered.
+/// Content of the cache file.
 #[derive(Debug, Deserialize)]
 pub struct State {
     boot_id: String,
@@ -54,15 +54,15 @@ pub struct State {
     pub gathered: u64,
     /// The process table's last listings.
     pub listings: [Option<u64>; 3],
-    /// What targets remember.
+    /// Processes that targets have accepted, by the target's label.
     pub memories: BTreeMap<String, Memory>,
-    /// What collectors remember of the members.
+    /// Last readings of the members.
     pub collectors: Collectors,
     /// The series.
     pub series: Vec<(Tags, Series)>,
 }
 
-/// The same, to be written.
+/// Content of the cache file, borrowed for writing.
 #[derive(Debug, Serialize)]
 struct StateToWrite<'a> {
     boot_id: &'a str,
@@ -91,7 +91,7 @@ enum Unusable {
     Future,
 }
 
-/// A cache file that nobody else uses.
+/// Cache file that is locked against other processes.
 #[derive(Debug)]
 pub struct Cache {
     file: CacheFile,
@@ -102,11 +102,11 @@ pub struct Cache {
 }
 
 impl Cache {
-    /// Whether the file can be used, as far as can be told without touching it.
+    /// Checks, without changing the file, that it can be used.
     ///
     /// # Errors
-    /// Its directory is not one that may be written to, or something else lies in its place; `ResourceBusy`: another process uses
-    /// it now.
+    /// Its directory is not one that may be written to, or something else is in its place; `ResourceBusy`: another process
+    /// uses it now.
     pub fn examine(file: &CacheFile) -> io::Result<()> {
         access(&file.directory, Access::WRITE_OK | Access::EXEC_OK)?;
         for path in [file.path(), file.lock_path()] {
@@ -195,7 +195,7 @@ impl Cache {
         Ok(())
     }
 
-    /// Whether this is the file that settings name.
+    /// Returns whether this is the file that the settings name.
     #[must_use]
     pub fn is(&self, file: Option<&CacheFile>) -> bool {
         file == Some(&self.file)
@@ -206,7 +206,7 @@ impl Cache {
         self.digest = digest;
     }
 
-    /// What a message calls it.
+    /// Path of the file, for messages.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.file.path()

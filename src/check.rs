@@ -19,16 +19,16 @@ use crate::select::{Selected, Target, Trees, measurements, select};
 /// Most processes of a series that are named.
 const NAMED_MAX: usize = 5;
 
-/// What was found out.
+/// Result of `--check`.
 #[derive(Debug)]
 pub struct Report {
     /// For a person to read, with colours.
     pub text: String,
-    /// Whether everything that is configured can work here.
+    /// Everything that is configured can work here.
     pub works: bool,
 }
 
-/// How a row is meant.
+/// Meaning of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Good,
@@ -50,9 +50,9 @@ impl State {
 
 struct Row {
     state: State,
-    /// None: there are only reasons.
+    /// Cells of the row. An empty list: the row has only reasons.
     cells: Vec<String>,
-    /// What there is to say about it, a line each.
+    /// Reasons and remedies, one line each.
     reasons: Vec<String>,
 }
 
@@ -61,7 +61,7 @@ impl Row {
         Self { state, cells: cells.iter().map(|cell| clean(cell)).collect(), reasons: Vec::new() }
     }
 
-    /// The same, with what is wrong.
+    /// Returns the row with the complaints as reasons.
     fn because(self, complaints: &Complaints) -> Self {
         let bad = complaints.iter().any(|(trouble, _)| matches!(trouble, Trouble::Denied | Trouble::Failed));
         let state = match self.state {

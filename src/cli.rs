@@ -8,7 +8,7 @@ use crate::config::values::{AccountBy, Fields, FileName, Interval, Named, Pid, T
 use crate::output::{Measurement, Scope};
 use crate::select::{ProcessPattern, UnitGlob};
 
-/// What belongs into a manual besides the flags.
+/// Sections of the manual besides the flags.
 const MORE: &str = "\
 Files: none is read without --config. The packages have /etc/telegraf-taskstats/plugin.conf, which their snippet for Telegraf names.
 
@@ -101,10 +101,10 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Whether the configuration can be read a second time: a pipe cannot.
+    /// Checks that the configuration can be read a second time: a pipe cannot.
     ///
     /// # Errors
-    /// Names what cannot.
+    /// Names the file that cannot.
     pub fn can_be_read_again(&self) -> anyhow::Result<()> {
         let is_lasting = |path: &PathBuf| path.is_file() || path.is_dir();
         match self.config.iter().find(|path| !is_lasting(path)) {

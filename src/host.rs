@@ -1,5 +1,5 @@
-//! The host as the plugin is told to see it: its `/proc`, its cgroups, its clocks, whom to ask for delays, and what tells of
-//! births and deaths.
+//! The host as the settings describe it: its `/proc`, its cgroups, its clocks, and the kernel interfaces for delays and for
+//! process events.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -19,17 +19,17 @@ pub struct Host {
     pub proc: Proc,
     /// The processes of the same `/proc`.
     pub source: Box<dyn ProcessSource>,
-    /// How many of their files may be held open.
+    /// Most files of processes that may be held open.
     pub holdable: usize,
     /// `/sys`.
     pub sys_root: PathBuf,
-    /// Whoever reads pidfiles.
+    /// Reader of pidfiles.
     pub pidfiles: Pidfiles,
     /// The clocks.
     pub clock: Box<dyn Clock>,
-    /// Who tells what processes have waited for.
+    /// Source of delays.
     pub taskstats: Box<dyn Ask>,
-    /// How it is learnt who exists.
+    /// Way to learn which processes exist.
     pub accounting: Accounting,
 }
 

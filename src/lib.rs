@@ -1,7 +1,7 @@
-//! What process trees on Linux really use, as line protocol: the modules behind the `telegraf-taskstats` binary.
+//! CPU, memory and delays of process trees on Linux, as line protocol: the modules behind the `telegraf-taskstats` binary.
 //!
-//! This is no published API: it is for the binary, the tests and the benchmark. ARCHITECTURE.md says how the modules
-//! work together; [`agent`] is the loop.
+//! This is no published API: it is for the binary, the tests and the benchmark. ARCHITECTURE.md says how the modules work
+//! together; [`agent`] is the loop.
 
 pub mod account;
 pub mod accounting;

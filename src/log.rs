@@ -1,4 +1,4 @@
-//! stderr: one line a message, with the prefix by which Telegraf tells its level, and only on change.
+//! stderr: one line for each message, with the prefix that Telegraf takes its level from, and only when something changes.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
@@ -12,10 +12,10 @@ use crate::kernel::pipe;
 /// Longest message, bytes. (Telegraf stops reading stderr for good at a line of 64 KiB.)
 const LENGTH_MAX: usize = 2000;
 
-/// How long a reader may take for the last of it.
+/// Longest wait for the reader to take the last messages.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// How important a message is.
+/// Importance of a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Level {
     /// `E! `: something asked for is not done.
@@ -26,14 +26,14 @@ pub enum Level {
     Info,
 }
 
-/// So many things that a bound leaves out are named.
+/// Most messages about things that a bound leaves out.
 const BOUNDED_MAX: usize = 20;
 
-/// How many messages nobody could take.
+/// Number of messages that were dropped, since stderr was full.
 static LOST: AtomicUsize = AtomicUsize::new(0);
 
-/// Writes one message, unless stderr is full: a reader who does not read must not hold up what gathers. It cannot fail: there
-/// is nobody left to tell.
+/// Writes one message. Where stderr is full, because its reader has stopped, the message is counted and dropped: it must
+/// not hold up a gather. Errors are ignored, as there is no other place to report them.
 pub fn say(level: Level, message: &str) {
     let stderr = std::io::stderr();
     let mut ready = [PollFd::new(&stderr, PollFlags::OUT)];
@@ -58,7 +58,7 @@ pub fn wait_for_reader() {
     pipe::wait_for_reader(std::io::stderr(), Instant::now() + LAST_WORDS);
 }
 
-/// One line, in one piece: a pipe that is ready takes 4096 bytes without blocking.
+/// Writes a message as one line, in one piece: a pipe that is ready accepts 4096 bytes without blocking.
 fn write(message: &str) {
     let mut line: String = message.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
     line.truncate(line.floor_char_boundary(LENGTH_MAX));
@@ -66,21 +66,21 @@ fn write(message: &str) {
     let _ = std::io::stderr().write_all(line.as_bytes());
 }
 
-/// What kind of thing is wrong.
+/// Kind of problem.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Trouble {
-    /// What was named is not there now.
+    /// A named thing does not exist now.
     Absent,
-    /// It is there, and may not be looked at.
+    /// A thing exists, and may not be looked at.
     Denied,
-    /// It could not be looked at for another reason.
+    /// A thing could not be looked at for another reason.
     Failed,
     /// A bound of the configuration leaves it out.
     Bounded,
 }
 
 impl Trouble {
-    /// That of an error.
+    /// Returns the kind of problem that an error is.
     #[must_use]
     pub fn of(error: &std::io::Error) -> Self {
         match error.kind() {
@@ -91,15 +91,15 @@ impl Trouble {
     }
 }
 
-/// So many of the things that something is wrong with are named.
+/// Most things of one kind that a message names.
 const NAMED_MAX: usize = 3;
 
 /// Something that is wrong.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Complaint {
-    /// What kind of thing.
+    /// Kind of problem.
     pub trouble: Trouble,
-    /// What is wrong.
+    /// The problem.
     pub what: String,
     /// With which of many, like a process. That is named, and makes no difference: a complaint of another process is the same.
     pub with: Option<String>,
@@ -108,7 +108,7 @@ pub struct Complaint {
 }
 
 impl Complaint {
-    /// One of something of which there is only one, as it is said.
+    /// A complaint about a thing of which there is only one, with its full text.
     fn of(trouble: Trouble, what: String) -> Self {
         Self { trouble, what, with: None, why: String::new() }
     }
@@ -120,20 +120,20 @@ struct With {
     trouble: Trouble,
     /// The first of them.
     named: Vec<String>,
-    /// Whether there are more.
+    /// There are more than the named ones.
     more: bool,
 }
 
-/// What is wrong and why.
+/// Text of the problem, and its reason.
 type Kind = (String, String);
 
-/// What is wrong at the moment: a complaint is said when it is new, and again when it comes back.
+/// Problems of this gather. A message is written when a problem is new, and again when it comes back.
 #[derive(Debug, Default)]
 pub struct Complaints {
     said: BTreeSet<Kind>,
     now: BTreeMap<Kind, With>,
     added: u64,
-    /// What a bound leaves out is said once and for all: what is near the bound comes and goes.
+    /// Problems of things that a bound leaves out, each reported once: things near the bound come and go.
     bounded: BTreeSet<Kind>,
 }
 
@@ -156,24 +156,24 @@ impl Complaints {
         self.added = self.added.wrapping_add(1);
     }
 
-    /// What is wrong at this gather, as it is said.
+    /// The problems of this gather, with the texts of their messages.
     pub fn iter(&self) -> impl Iterator<Item = (Trouble, String)> {
         self.now.iter().map(|(kind, with)| (with.trouble, in_words(kind, with)))
     }
 
-    /// How many things of a kind are wrong at this gather.
+    /// Returns the number of problems of one kind at this gather.
     #[must_use]
     pub fn count(&self, trouble: Trouble) -> usize {
         self.now.values().filter(|with| with.trouble == trouble).count()
     }
 
-    /// Whether nothing is wrong at this gather.
+    /// Returns whether this gather has no problem.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.now.is_empty()
     }
 
-    /// How often something was found to be wrong so far, at whatever gather.
+    /// Returns the number of problems that were added so far, at all gathers.
     #[must_use]
     pub fn added(&self) -> u64 {
         self.added

@@ -1,10 +1,10 @@
-//! How a series is written: its tags, the measurements wanted of it, and their fields.
+//! Output of a series: its tags, the measurements that are wanted, and their fields.
 
 use serde::{Deserialize, Serialize};
 
 use crate::encode::Tags;
 
-/// How a target's series are written.
+/// Output of a target's series.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Output {
     /// The key of the tag with the name.
@@ -24,7 +24,7 @@ impl Output {
         self.tags.with(&self.name_tag, name)
     }
 
-    /// Whether a measurement is wanted, in a scope.
+    /// Returns whether a measurement is wanted in a scope.
     #[must_use]
     pub fn wants(&self, measurement: Measurement, scope: Scope) -> bool {
         self.collect.contains(&Wanted { measurement, scope })
@@ -50,7 +50,7 @@ fn unite<T: Copy + PartialEq>(all: &mut Vec<T>, more: &[T]) {
 pub struct Wanted {
     /// Which.
     pub measurement: Measurement,
-    /// Of what.
+    /// Scope of its lines.
     pub scope: Scope,
 }
 
@@ -63,7 +63,7 @@ impl Wanted {
     }
 }
 
-/// What a line is of.
+/// Scope of a line.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
@@ -74,7 +74,7 @@ pub enum Scope {
     Process,
 }
 
-/// What is collected.
+/// Measurement that can be collected.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Measurement {
@@ -91,7 +91,7 @@ pub enum Measurement {
 }
 
 impl Measurement {
-    /// Its name in a line.
+    /// Returns the name in a line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -121,7 +121,7 @@ pub enum PsstatField {
     CpuTime,
     /// Processes born in the tree; only grows.
     Started,
-    /// Processes of the tree that are gone; only grows.
+    /// Number of processes of the tree that were reaped; only grows.
     Exited,
     /// Times that a root was replaced by another process; only grows.
     Restarts,
@@ -130,7 +130,7 @@ pub enum PsstatField {
 }
 
 impl PsstatField {
-    /// All of them, in the order of a line.
+    /// Every field, in the order of a line.
     pub const ALL: [Self; 9] = [
         Self::PCpu,
         Self::PMem,
@@ -142,7 +142,7 @@ impl PsstatField {
         Self::Restarts,
         Self::PCpuThreadMax,
     ];
-    /// Those written when nothing else is asked for.
+    /// The fields that are written by default.
     pub const DEFAULT: [Self; 3] = [Self::PCpu, Self::PMem, Self::NProc];
 
     /// The field's key.

@@ -1,4 +1,4 @@
-//! What is written of a series: a line per measurement, and of each process or nice value where that is wanted.
+//! Lines of a series: one for each measurement, and one for each process or nice value where that is wanted.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -17,14 +17,14 @@ pub const PID: &str = "pid";
 /// The tag of a nice value.
 pub const NICE: &str = "nice";
 
-/// What the lines of a gather are made from, besides the series.
+/// Readings of a gather that lines are made from, besides the series.
 #[derive(Debug, Clone, Copy)]
 pub struct Sources<'a> {
     /// The process table.
     pub processes: &'a Processes,
-    /// What was read of each process.
+    /// CPU and memory of each process.
     pub samples: &'a Samples,
-    /// What else was.
+    /// Other readings of each process.
     pub collectors: &'a Collectors,
     /// MemTotal, bytes, if it is known.
     pub mem_total: Option<u64>,
@@ -122,7 +122,8 @@ fn of_process(measurement: Measurement, tags: &Tags, id: Identity, from: Sources
     }
 }
 
-/// The fields of a tree that are asked for and known: of one with a hidden process, those that its cgroups tell.
+/// Returns the fields of a tree that are wanted and known. With a hidden process, only those that its cgroups have are
+/// known.
 fn psstat(series: &mut Series, asked: &[PsstatField], from: Sources) -> impl Iterator<Item = (&'static str, Value)> {
     let cpu_is_known = series.metered || !series.hidden;
     let p_cpu = if cpu_is_known { series.p_cpu() } else { None };

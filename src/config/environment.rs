@@ -73,8 +73,8 @@ fn in_value(
     }
 }
 
-/// Puts variables into one string. `left` takes the names of those that are asked for without braces and do not exist: a `$` may be
-/// meant literally.
+/// Expands the variables in one string. `left` gets the names of variables without braces that are not set: such a `$` may
+/// be meant literally.
 fn expand(
     text: &str,
     get: &impl Fn(&str) -> Result<String, VarError>,
@@ -107,7 +107,7 @@ fn expand(
     Ok(expanded)
 }
 
-/// What stands for `${...}`: the value of the variable, or by one of the shell's operators something else.
+/// Expands `${...}`: the value of the variable, or the text that one of the shell's operators puts in its place.
 fn braced(
     variable: &str,
     get: &impl Fn(&str) -> Result<String, VarError>,
@@ -140,7 +140,7 @@ fn braced(
     }
 }
 
-/// None: there is no such variable.
+/// Returns the value of a variable; `None` if it is not set.
 fn value_of(name: &str, get: &impl Fn(&str) -> Result<String, VarError>) -> Result<Option<String>, String> {
     if name.is_empty() {
         return Ok(None);
@@ -160,7 +160,7 @@ fn name_length(text: &str) -> usize {
     text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len())
 }
 
-/// What stands before and behind the `}` that belongs to a `${` before the text.
+/// Splits a text at the `}` that belongs to a `${` before the text.
 fn split_at_closing_brace(text: &str) -> Option<(&str, &str)> {
     let mut open = 1;
     for (at, character) in text.char_indices() {

@@ -21,7 +21,7 @@ use crate::select::{CgroupGlob, ExeGlob, ProcessPattern, StalePolicy, UnitGlob};
 /// A larger file is no configuration.
 const LENGTH_MAX: u64 = 1024 * 1024;
 
-/// What `--sample-config` prints.
+/// Text that `--sample-config` prints.
 pub(super) const SAMPLE: &str = include_str!("../../plugin.conf.example");
 
 #[derive(Debug, Deserialize)]
@@ -38,7 +38,7 @@ struct Inputs {
     taskstats: Vec<Spanned<Instance>>,
 }
 
-/// One `[[inputs.taskstats]]`.
+/// Table `[[inputs.taskstats]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Instance {
@@ -66,7 +66,7 @@ pub(super) struct Instance {
     pub(super) target: Vec<Spanned<TargetTable>>,
 }
 
-/// One `[[inputs.taskstats.target]]`.
+/// Table `[[inputs.taskstats.target]]`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TargetTable {

@@ -18,24 +18,24 @@ use crate::output::{Measurement, Output, PsstatField, Scope, Wanted};
 use crate::points::{NICE, PID};
 use crate::select::{Filters, PidDir, PidFile, Source, Target, User};
 
-/// What the plugin is to do.
+/// Validated settings.
 #[derive(Debug)]
 pub struct Settings {
     /// `/proc`.
     pub proc_root: PathBuf,
     /// `/sys`.
     pub sys_root: PathBuf,
-    /// How to learn who exists.
+    /// Way to learn which processes exist.
     pub accounting: AccountBy,
     /// The clock to gather by, if it is not prompted.
     pub interval: Option<Duration>,
     /// The cache file, if there is to be one.
     pub cache: Option<CacheFile>,
-    /// What collectors may spend.
+    /// Limits to the cost of collectors.
     pub bounds: Bounds,
     /// The tags of the line about the plugin itself, if there is to be one.
     pub self_stats: Option<Tags>,
-    /// What to watch.
+    /// The targets to gather.
     pub targets: Vec<Target>,
     /// Changes with the targets: a cache file of other targets is of no use.
     pub digest: u64,
@@ -157,12 +157,12 @@ fn targets(flags: &Flags, files: &[ConfigFile], first: &Instance) -> anyhow::Res
 /// The command line's part in it.
 struct Flags<'a> {
     arguments: &'a Arguments,
-    /// Whether there is no Telegraf to add a host tag.
+    /// The plugin runs without Telegraf, which would add a host tag.
     alone: bool,
 }
 
 impl Flags<'_> {
-    /// How an instance's series are written, where flags do not say otherwise.
+    /// Returns the output of an instance's series; flags override it.
     fn output(&self, instance: &Instance) -> anyhow::Result<Output> {
         let name_tag = self.arguments.name_tag.as_ref().or(instance.name_tag.as_ref());
         let fields = self.arguments.psstat_fields.as_ref().or(instance.psstat_fields.as_ref());
@@ -215,7 +215,7 @@ impl Flags<'_> {
         tables.map(|table| self.target(&table, instance, &output)).collect()
     }
 
-    /// One target, validated.
+    /// Validates one target.
     fn target(&self, table: &TargetTable, instance: &Instance, defaults: &Output) -> anyhow::Result<Target> {
         let mut output = defaults.clone();
         if let Some(TagKey(key)) = &table.name_tag {
@@ -257,7 +257,7 @@ fn fields_or(fields: Option<&Fields>, default: &[PsstatField]) -> Vec<PsstatFiel
     fields.map_or_else(|| default.to_vec(), |Fields(fields)| fields.clone())
 }
 
-/// Refuses tags of which one would hide another.
+/// Refuses two tags with one name: one would hide the other.
 fn refuse_clashes(output: &Output) -> anyhow::Result<()> {
     let Output { name_tag, tags, .. } = output;
     if tags.get(name_tag).is_some() {

@@ -45,7 +45,7 @@ impl FromStr for Pid {
     }
 }
 
-/// How the plugin is to learn who exists, and what the dead had used.
+/// Way to learn which processes exist, and the CPU of exited ones.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum AccountBy {
@@ -183,7 +183,7 @@ impl FromStr for Bytes {
 
 from_string!(Bytes);
 
-/// How many threads one process may have.
+/// Most threads that one process may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "i64")]
 pub struct ThreadMax(pub u32);
@@ -221,7 +221,7 @@ from_string!(FileName);
 pub struct Named<T> {
     /// The name, if one is given.
     pub name: Option<String>,
-    /// What is named.
+    /// The named value.
     pub value: T,
 }
 
@@ -250,7 +250,7 @@ where
 pub struct Tag {
     /// The key.
     pub key: TagKey,
-    /// All that is behind the first '='.
+    /// Text behind the first '='.
     pub value: String,
 }
 

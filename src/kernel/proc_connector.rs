@@ -22,7 +22,7 @@ const CN_MSG: usize = 20;
 /// `struct proc_event` without its union.
 const PROC_EVENT: usize = 16;
 
-/// What happened to a process. Threads are left out. The pids are those of the initial pid namespace.
+/// Event of a process; those of threads are left out. The pids are those of the initial pid namespace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Event {
     /// A process was made.
@@ -32,19 +32,19 @@ pub enum Event {
         /// The new one.
         child: u32,
     },
-    /// It runs another program. If another thread than the leader called execve(2), there mostly was an `Exit` of the
-    /// old leader before.
+    /// The process executes another program. If another thread than the leader called execve(2), an `Exit` of the old
+    /// leader mostly came before.
     Exec {
         /// Which.
         pid: u32,
     },
-    /// It gave itself another comm, by prctl(2) or /proc. execve(2) makes none of these.
+    /// The process changed its comm, by prctl(2) or /proc. execve(2) makes no such event.
     Comm {
         /// Which.
         pid: u32,
     },
-    /// Its leader exited: mostly that is its end, but other threads may go on, or even execve(2). /proc and the exit
-    /// records tell. The end of a process whose leader exited before makes no event.
+    /// The leader thread exited. Mostly the process has exited with it, but other threads may go on, or even call
+    /// execve(2): /proc and the exit records show which. There is no event when a process exits whose leader exited before.
     Exit {
         /// Which.
         pid: u32,
@@ -125,7 +125,8 @@ impl ProcConnector {
         self.listener.room()
     }
 
-    /// Tells everything that happened since, without waiting. After a loss the rest is told, and what comes later.
+    /// Calls `each` with every event since the last call, without waiting. After an overrun, events that are left and later
+    /// ones still come.
     ///
     /// # Errors
     /// The socket is broken.
@@ -154,8 +155,8 @@ impl AsFd for ProcConnector {
     }
 }
 
-/// Unsubscribes: the kernel counts its listeners, and does not notice that one is gone. If we are killed it goes on
-/// making messages, as far as to see that nobody is in the group.
+/// Unsubscribes: the kernel counts its listeners, and does not notice when one exits. After a SIGKILL it goes on making
+/// messages, up to the point where it sees that the multicast group is empty.
 impl Drop for ProcConnector {
     fn drop(&mut self) {
         let token = self.listener.address().unwrap_or_default();
@@ -163,14 +164,16 @@ impl Drop for ProcConnector {
     }
 }
 
-/// A message to the proc connector. Its acknowledgement will bear `token` + 1 (the sequence number is not kept).
+/// Returns a message to the proc connector. Its acknowledgement has the number `token` + 1 (the sequence number is not
+/// kept).
 ///
-/// Which events are wanted could be said in it since Linux 6.6. But the others are few; their numbers would be missed;
-/// and kernels of early 2024 (c46bfba1337d, reverted in 6.8) tell nobody anything after the first that nobody wants.
+/// Since Linux 6.6 the message could name the kinds of events that are wanted. It does not: the other kinds are few, gaps
+/// in the sequence numbers could not be told from losses, and kernels of early 2024 (c46bfba1337d, reverted in 6.8) send
+/// nothing after the first unwanted event.
 ///
-/// Nor does a socket filter (SO_ATTACH_FILTER) keep threads away, though it could, and would save 2 of the 3 µs that each costs: the
-/// numbers of what it drops would be missed like those of a message that the kernel had no memory for, and such a process would
-/// never be heard of.
+/// A socket filter (SO_ATTACH_FILTER) could drop the events of threads, which would save 2 of the 3 µs that each costs. It
+/// is not used: the sequence numbers of dropped messages would look like those of messages for which the kernel had no
+/// memory, and the process of such a message would stay unknown.
 fn request(op: ProcCnMcastOp, token: u32) -> Vec<u8> {
     let input = u32::from(op).to_ne_bytes();
     let mut message = Vec::new();
@@ -193,8 +196,8 @@ fn proc_event<'a>(message: &Message<'a>) -> Option<&'a [u8]> {
     payload.get(CN_MSG..)?.get(..usize::from(u16_at(payload, 16)?)).filter(|_| ours)
 }
 
-/// Whether none is missing before this message. Each CPU counts its own, also those for which it then has no memory:
-/// of these the socket knows nothing.
+/// Returns whether no message is missing before this one. Each CPU numbers its messages, including those for which it then
+/// has no memory and of which the socket knows nothing.
 fn is_next(next: &mut HashMap<u32, u32>, bytes: &[u8], seq: u32) -> bool {
     let Some(cpu) = u32_at(bytes, 4) else { return false };
     next.insert(cpu, seq.wrapping_add(1)).is_none_or(|next| next == seq)

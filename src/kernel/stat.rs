@@ -115,20 +115,20 @@ impl Unknown {
         self.0 |= 1 << field as u8;
     }
 
-    /// Whether there is no such field.
+    /// Returns whether every field is known.
     #[must_use]
     pub fn is_empty(self) -> bool {
         self.0 == 0
     }
 }
 
-/// Why a text is not a stat file: without these fields nobody knows whose it is.
+/// Reason why a text is not a stat file: without these fields it cannot be assigned to a process.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum NoStat {
-    /// It has no comm.
+    /// The comm is missing.
     #[error("this is not a stat file")]
     NoComm,
-    /// It ends before a field.
+    /// The text ends before the field with this number.
     #[error("its stat ends before field {0}")]
     Short(u8),
     /// A field is not a number that it can have.
@@ -138,7 +138,7 @@ pub enum NoStat {
         number: u8,
         /// As in proc(5).
         name: &'static str,
-        /// What is there instead.
+        /// The text in the place of the field.
         text: String,
     },
 }
@@ -149,14 +149,14 @@ impl NoStat {
     }
 }
 
-/// A field's text, as far as it tells anything.
+/// Returns the start of a field's text, for a message.
 fn shown(text: &[u8]) -> String {
     const LONGEST: usize = 40;
     String::from_utf8_lossy(text.get(..LONGEST).unwrap_or(text)).into_owned()
 }
 
-/// What is kept of one `/proc/<pid>/stat`. Times and counts are of the whole thread group. What is `unknown` says nothing: as a number it
-/// is one that does no harm, since a counter that falls is taken for one that stands still.
+/// Fields of `/proc/<pid>/stat`. Times and counts are those of the whole thread group. A field in `unknown` has a harmless
+/// number: counters that fall are taken for counters that stand still.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat {
     /// Fields 1 and 22: pid and starttime.
@@ -183,17 +183,17 @@ pub struct Stat {
     pub nice: i8,
     /// Field 20: num_threads.
     pub num_threads: u32,
-    /// Field 24: rss, pages; since Linux 6.2 an estimate. 0 once the leader thread is gone.
+    /// Field 24: rss, pages; since Linux 6.2 an estimate. 0 after the leader thread has exited.
     pub rss: u64,
     /// Field 42: delayacct_blkio_ticks (Linux 2.6.18), what the leader thread has waited for block devices, ns in steps of a
     /// tick. 0 without delay accounting.
     pub blkio_delay: Option<u64>,
-    /// Those of the fields that are not known.
+    /// The fields that are not known.
     pub unknown: Unknown,
 }
 
 impl Stat {
-    /// What a message calls the process.
+    /// Returns "process PID (COMM)", for messages.
     #[must_use]
     pub fn called(&self) -> String {
         format!("process {} ({})", self.id.pid, self.comm.to_text())
@@ -209,7 +209,7 @@ impl Stat {
         Self::parse_and_tell(text, |_, _| {})
     }
 
-    /// The same; `tell` hears the fields that are unknown, and what is there instead.
+    /// Parses as [`Stat::parse`] does, and calls `tell` with each unknown field and the text in its place.
     ///
     /// # Errors
     /// Those of [`Stat::parse`].
@@ -291,7 +291,7 @@ impl Stat {
         })
     }
 
-    /// Whether a field is known.
+    /// Returns whether a field is known.
     #[must_use]
     pub fn knows(&self, field: Field) -> bool {
         self.unknown.0 & 1 << field as u8 == 0
@@ -309,7 +309,7 @@ impl Stat {
         self.knows(Field::NumThreads).then_some(self.num_threads)
     }
 
-    /// Whether it may have threads besides the leader.
+    /// Returns whether the process may have threads besides the leader.
     #[must_use]
     pub fn may_have_threads(&self) -> bool {
         self.known_threads().is_none_or(|threads| threads > 1)
@@ -321,21 +321,21 @@ impl Stat {
         self.utime.saturating_add(self.stime)
     }
 
-    /// Whether the process is dead and waits to be reaped. A dead leader whose threads live on (state Z too,
-    /// but more than one thread) is a live process.
+    /// Returns whether the process has exited and waits to be reaped. A process whose leader thread has exited while others
+    /// run (state Z too, but more than one thread) is alive.
     #[must_use]
     pub fn is_zombie(&self) -> bool {
         self.state == b'Z' && self.num_threads == 1
     }
 
-    /// Whether the leader thread is gone while other threads live: rss then reads 0.
+    /// Returns whether the leader thread has exited while other threads run: rss is 0 then.
     #[must_use]
     pub fn is_leaderless(&self) -> bool {
         self.state == b'Z' && self.num_threads > 1
     }
 
-    /// Whether the process is being released at this very moment: its parent may have been charged already, and the kernel may have
-    /// forgotten what belongs to all its threads (it shows no thread and no parent then).
+    /// Returns whether the process is being released at this very moment. Its parent may have been charged already, and the
+    /// kernel may have dropped the sums over its threads (it shows no thread and no parent then).
     #[must_use]
     pub fn is_being_released(&self) -> bool {
         matches!(self.state, b'X' | b'x') || self.num_threads == 0
@@ -362,7 +362,7 @@ impl<'a, F: FnMut(&u8) -> bool> Fields<'a, F> {
         self.next()
     }
 
-    /// That one will come next.
+    /// Skips fields, so that the one with this number comes next.
     fn skip_to(&mut self, number: u8) -> Result<(), NoStat> {
         while self.next < number {
             self.next()?;

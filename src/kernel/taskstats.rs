@@ -33,7 +33,7 @@ const RECEIVE_BUFFER: usize = BATCH * 2048;
 /// Most datagrams received for one batch, stale ones included: whatever comes, there is an end.
 const RECEIVES: usize = 8 * BATCH;
 
-/// How many counters are read.
+/// Number of counters that are read.
 pub const COUNTERS: usize = 18;
 
 /// The counters, in the order in which kernels got them.
@@ -61,7 +61,7 @@ pub const NAMES: [&str; COUNTERS] = [
 /// The version that brought each counter. 8 is the oldest that is read.
 const SINCE: [u16; COUNTERS] = [8, 8, 8, 8, 8, 8, 8, 8, 8, 8, 9, 9, 11, 11, 13, 13, 14, 14];
 
-/// What every version has.
+/// Number of counters that every version of the struct has.
 const BASE: usize = 10;
 
 /// Where blkio_delay_total is among them.
@@ -75,12 +75,12 @@ const OFFSETS: [usize; COUNTERS] = [16, 24, 32, 40, 48, 56, 272, 280, 312, 320, 
 const OFFSETS_15: [usize; COUNTERS] =
     [16, 24, 48, 56, 80, 88, 320, 328, 360, 368, 392, 400, 432, 440, 496, 504, 528, 536];
 
-/// What a process has waited for: delays in ns, counts. Of all its threads, also those that exited.
+/// Delays of a process, summed over all its threads, exited ones included: times in ns, and counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Delays {
-    /// By [`NAMES`]; 0 where the kernel does not tell.
+    /// Values in the order of [`NAMES`]; 0 where the kernel has none.
     pub values: [u64; COUNTERS],
-    /// How many of them the kernel tells: always the first ones.
+    /// Number of values that the kernel has: always the first ones.
     pub known: usize,
 }
 
@@ -93,7 +93,7 @@ impl Delays {
         Self::decode_as(u16_at(taskstats, 0)?, taskstats)
     }
 
-    /// Decodes a struct that does not tell its version itself.
+    /// Decodes a struct that does not contain its version.
     pub(super) fn decode_as(version: u16, taskstats: &[u8]) -> Option<Self> {
         let offsets = if version == 15 { &OFFSETS_15 } else { &OFFSETS };
         let mut delays = Self { values: [0; COUNTERS], known: 0 };
@@ -106,18 +106,18 @@ impl Delays {
     }
 }
 
-/// Whether so much waiting for block devices (ns) is none: it is more than there was `time` for, all threads together, and as much
-/// as has passed since boot (`now`: CLOCK_MONOTONIC, ns).
+/// Returns whether a delay for block devices (ns) is made up: it is longer than the `time` that all threads together had,
+/// and as long as the host is up (`now`: CLOCK_MONOTONIC, ns).
 ///
-/// The kernel notes the begin of such a wait when it takes the thread off its queue. Since Linux 6.12 that may be later, when another
-/// thread runs already, and then it notes it there. The end of a wait that has no begin adds all the time since boot: with Linux 6.18
-/// on busy CPUs, of one in some hundred processes that read and are new.
+/// The kernel notes the begin of such a delay when it takes the thread off its queue. Since Linux 6.12 that may happen
+/// later, while another thread runs, and then the begin is noted for the wrong thread. The end of a delay without a begin
+/// adds all the time since boot: with Linux 6.18 on busy CPUs, for one in some hundred new processes that read.
 #[must_use]
 pub fn is_since_boot(delay: u64, time: u64, now: u64) -> bool {
     delay > time && delay >= now - now / 16
 }
 
-/// Who can be asked what processes have waited for; a trait so that tests can answer.
+/// Source of delays; a trait so that tests can answer.
 pub trait Ask {
     /// Asks for each of `tgids`: see [`Taskstats::query`].
     ///
@@ -140,7 +140,7 @@ impl Ask for AskKernel {
     }
 }
 
-/// Nobody, for this reason.
+/// Source that has no delays, for this reason.
 #[derive(Debug)]
 pub struct AskNobody(pub String);
 
@@ -154,7 +154,7 @@ impl Ask for AskNobody {
 pub struct Taskstats {
     socket: NlSocket,
     family: u16,
-    /// nlmsg_seq of the next request. None is used again, so a stale reply is nobody's.
+    /// nlmsg_seq of the next request. No number is used twice, so that a late reply matches no request.
     seq: u32,
     requests: Vec<u8>,
     datagram: Vec<u8>,
@@ -197,12 +197,12 @@ impl Taskstats {
         self.family
     }
 
-    /// Asks for each of `tgids`, and calls `each` once for each, in any order, with its index and what became of it:
-    /// `Ok(None)` is gone, `Err` is failed for this one only.
+    /// Asks for each of `tgids`, and calls `each` once for each, in any order, with its index and the result: `Ok(None)` if
+    /// the process does not exist any more, `Err` if this one failed.
     ///
     /// # Errors
-    /// None can be asked: EPERM without CAP_NET_ADMIN, or the socket is broken. `each` may then have been called for
-    /// some.
+    /// No process can be asked for: EPERM without CAP_NET_ADMIN, or the socket is broken. `each` may have been called for
+    /// some by then.
     pub fn query(&mut self, tgids: &[u32], mut each: impl FnMut(usize, io::Result<Option<Delays>>)) -> io::Result<()> {
         for (number, batch) in tgids.chunks(BATCH).enumerate() {
             let first = number * BATCH;
@@ -274,8 +274,8 @@ impl Taskstats {
     }
 }
 
-/// Whether every request would be answered like this one: no capability, forbidden by a security module, or the family
-/// is not the one it was.
+/// Returns whether every request would get this error: no capability, forbidden by a security module, or the number of the
+/// family has changed.
 fn is_refusal(error: &io::Error) -> bool {
     let errno = Errno::from_io_error(error);
     matches!(errno, Some(Errno::PERM | Errno::ACCESS | Errno::NOENT | Errno::OPNOTSUPP))
@@ -309,7 +309,7 @@ fn receive<'a>(socket: &NlSocket, datagram: &'a mut [u8]) -> io::Result<Option<&
     }
 }
 
-/// What a message says of the request it answers. `None`: nothing, it is no answer.
+/// Returns the result that a message has for its request. `None`: the message is no answer.
 fn outcome(message: &Message<'_>, family: u16) -> Option<io::Result<Option<Delays>>> {
     if let Some(error) = message.error() {
         let gone = Errno::from_io_error(&error) == Some(Errno::SRCH);
@@ -325,7 +325,7 @@ fn outcome(message: &Message<'_>, family: u16) -> Option<io::Result<Option<Delay
     }))
 }
 
-/// The number of the family, as the controller (nlctrl) tells it. `None`: this is not its answer.
+/// Returns the number of the family from a message of the controller (nlctrl). `None`: the message is not its answer.
 fn family(message: &Message<'_>) -> Option<io::Result<u16>> {
     if let Some(error) = message.error() {
         let missing = Errno::from_io_error(&error) == Some(Errno::NOENT);
