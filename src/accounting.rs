@@ -1,4 +1,4 @@
-//! How the plugin learns which processes exist, and what exited ones had used: from events, or by a scan of `/proc` at each gather.
+//! Way to learn which processes exist, and the CPU of exited ones: events, or a scan of `/proc` at each gather.
 
 use std::future;
 use std::io::{self, ErrorKind};
@@ -20,9 +20,9 @@ pub struct Accounting {
     events: Option<EventStream>,
     /// Why it is not all that it could be.
     shortcoming: Option<Shortcoming>,
-    /// Whether the configuration asks for events by name: then it is wrong to do without.
+    /// The configuration asks for events by name: a lack of them is a problem.
     is_demanded: bool,
-    /// Whether there were events until the sockets failed.
+    /// There were events until the sockets failed.
     has_ended: bool,
     /// Number of overruns that were reported.
     overruns: u64,
@@ -93,7 +93,7 @@ impl Accounting {
         self.shortcoming.as_ref()
     }
 
-    /// Whether it falls short of what the configuration asks for.
+    /// Returns whether it falls short of what the configuration asks for.
     #[must_use]
     pub fn falls_short(&self) -> bool {
         self.is_demanded && self.shortcoming.is_some()

@@ -35,7 +35,8 @@ use crate::series::{CgroupReading, Reading, Series};
 use crate::trigger::{PRIMING, Trigger, Triggers};
 use crate::write::Writer;
 
-/// How long after a stop the reader may take for the last lines. Telegraf kills 10 s after it has closed stdin.
+/// Longest wait for the reader to take the last lines after a stop. Telegraf kills the plugin 10 s after it has closed
+/// stdin.
 const LAST_WORDS: Duration = Duration::from_secs(8);
 
 /// Most looks until the base is taken, however many processes exit while they are read.

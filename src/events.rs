@@ -52,7 +52,7 @@ pub trait Messages: std::fmt::Debug {
         [None, None]
     }
 
-    /// Whether exit records come, and not only events.
+    /// Returns whether exit records come, besides events.
     fn has_records(&self) -> bool;
 
     /// Takes all exit records that have come.
@@ -67,10 +67,10 @@ pub trait Messages: std::fmt::Debug {
     /// No more will come.
     fn events(&mut self, take: &mut dyn FnMut(Event)) -> io::Result<Drained>;
 
-    /// Whether messages are to be taken now, in the middle of a gather: the last time is as long ago as `pause`.
+    /// Returns whether messages are to be taken now, in the middle of a gather: the last time is at least `pause` ago.
     fn is_due(&mut self, pause: Duration) -> bool;
 
-    /// Whether no process, or thread, has this pid: no event tells that a process that exited was reaped.
+    /// Returns whether no process and no thread has this pid. There is no event when a process is reaped.
     fn is_reaped(&self, pid: u32) -> bool;
 }
 
@@ -79,7 +79,7 @@ pub trait Messages: std::fmt::Debug {
 struct Sockets {
     connector: ProcConnector,
     records: Option<ExitRecords>,
-    /// Whether the delays of exited processes are wanted.
+    /// Keep the delays of exited processes.
     keeps_delays: bool,
     /// Time at which the messages were last taken.
     drained: Instant,

@@ -93,8 +93,8 @@ fn open(settings: &Settings, accounting: AccountBy, holdable: usize) -> anyhow::
     Ok(host)
 }
 
-/// How many files of /proc may be held open: half of what the process may open at all, its soft limit raised to the hard
-/// one, and no more than cost the kernel 40 MB.
+/// Returns how many files of /proc may be held open: half of what the process may open at all, with its soft limit raised
+/// to the hard one, and no more than cost the kernel 40 MB.
 fn holdable() -> usize {
     let limit = getrlimit(Resource::Nofile);
     // Where it cannot be raised, what is allowed is still enough for some.

@@ -5,18 +5,18 @@ use crate::events::EventStats;
 use crate::kernel::own;
 use crate::log::{Complaints, Trouble};
 
-/// What a gather was, besides its lines.
+/// Figures of one gather, besides its lines.
 #[derive(Debug, Clone, Copy)]
 pub struct Gather {
-    /// How long it took, from the prompt to its encoded lines, ns.
+    /// Time from the trigger to the encoded lines, ns.
     pub time: u64,
-    /// How many targets there are.
+    /// Number of targets.
     pub targets: usize,
-    /// How many processes were watched.
+    /// Number of processes that were read.
     pub processes: usize,
-    /// How it is learnt who exists.
+    /// Way to learn which processes exist.
     pub accounting: &'static str,
-    /// Counters of the events, if there are any.
+    /// Counters of process events, if there are any.
     pub events: Option<EventStats>,
 }
 

@@ -62,7 +62,7 @@ pub struct Series {
     pub threads: Option<u64>,
     /// Resident memory of the live members, bytes; `None` if it could not be read of one.
     pub rss: Option<u64>,
-    /// Its CPU comes from the cpu.stat of cgroups.
+    /// The CPU comes from the cpu.stat of cgroups.
     pub metered: bool,
     /// CLOCK_MONOTONIC (ns) when the counters were read.
     at: u64,

@@ -12,7 +12,7 @@ pub const PIPE_BUF: usize = 4096;
 /// Time between two looks at a pipe whose reader is to finish.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// Whether a file is a pipe.
+/// Returns whether a file is a pipe.
 #[must_use]
 pub fn is_pipe(file: impl AsFd) -> bool {
     fstat(file).is_ok_and(|stat| FileType::from_raw_mode(stat.st_mode) == FileType::Fifo)

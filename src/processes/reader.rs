@@ -1,9 +1,9 @@
-//! Reads processes from `/proc`. One file of each that is watched is held open, and read again at each gather.
+//! Reads processes from `/proc`. One file of each tracked process is held open, and read again at each gather.
 //!
-//! Of one that runs now and then it is the stat file. Most processes of a host sleep, though, for minutes: of one that has not run
-//! it is schedstat, which costs a fifth to read and changes when, and only when, the thread is put on a CPU. Nothing of what a
-//! process uses, has or waits for changes otherwise, but its resident memory, which others can take away from it: so it is
-//! read after a while all the same. That its parent is another one, or its comm, events tell.
+//! For a process that runs now and then this is its stat file. Most processes of a host sleep for minutes, though. For one
+//! that has not run it is schedstat, which costs a fifth to read and changes when, and only when, the thread is put on a
+//! CPU. Without that, nothing that a process uses or waits for can change, but for its resident memory, which others can
+//! take away: so a sleeper is read every 30 s. Events report that a sleeper has another parent or comm.
 
 use std::collections::HashMap;
 use std::io;
@@ -15,15 +15,15 @@ use crate::kernel::stat::{Identity, Stat};
 /// After this time a process is read although it has not run, ns.
 const REFRESH: u64 = 30_000_000_000;
 
-/// So many times in a row a process is found as it was before it is taken for one that sleeps; twice as often each time that
-/// it then does not.
+/// Number of gathers in a row without a change after which a process counts as a sleeper; doubled each time that it then
+/// runs.
 const PATIENCE: u8 = 2;
 const PATIENCE_MAX: u8 = 128;
 
 #[derive(Debug)]
 struct Held {
     file: File,
-    /// So many times in a row it must be as before to be taken for one that sleeps.
+    /// Number of gathers in a row without a change that it takes to count as a sleeper.
     patience: u8,
 }
 
@@ -31,18 +31,18 @@ struct Held {
 enum File {
     Stat {
         file: StatFile,
-        /// How often in a row it was as before.
+        /// Number of gathers in a row without a change.
         still: u8,
     },
     Schedstat(Box<Doze>),
 }
 
-/// One that sleeps, as it was when its stat was read.
+/// A sleeper, as it was when its stat was read.
 #[derive(Debug)]
 struct Doze {
     file: SchedstatFile,
     seen: Schedstat,
-    /// When that was, ns.
+    /// Time of that reading, ns.
     read: u64,
 }
 
@@ -51,13 +51,13 @@ struct Doze {
 pub struct Reader {
     proc: Proc,
     held: HashMap<u32, Held>,
-    /// How many files may be held.
+    /// Most files that may be held.
     max: usize,
 }
 
 impl Reader {
-    /// Reads from this `/proc`, with at most so many files held open. One that is not a real `/proc` does not tell when a file's process
-    /// has exited: of such none is held.
+    /// Reads from this `/proc`, with at most `max` files held open. None is held of a directory that is not a real `/proc`:
+    /// its files read on after a process has exited.
     #[must_use]
     pub fn new(proc: Proc, max: usize) -> Self {
         let max = if proc.is_procfs() { max } else { 0 };

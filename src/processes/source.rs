@@ -8,11 +8,11 @@ use crate::kernel::stat::{Identity, Stat};
 /// The result of reading a watched process.
 #[derive(Debug)]
 pub enum Read {
-    /// Its stat, read now. Another process may have its pid.
+    /// The stat, read now. Another process may have the pid.
     Stat(Stat),
-    /// It has not run since it was last read.
+    /// The process has not run since it was last read.
     Same,
-    /// It has exited and was reaped.
+    /// The process has been reaped.
     Gone,
 }
 
@@ -30,35 +30,36 @@ pub trait ProcessSource: fmt::Debug {
     /// It cannot be read.
     fn stat(&mut self, pid: u32) -> io::Result<Option<Stat>>;
 
-    /// Whether a pid is a process's, and not only a thread's.
+    /// Returns whether a pid is that of a process, and not that of a thread alone.
     fn is_process(&mut self, pid: u32) -> bool;
 
-    /// Returns the CPU time of a process's leader thread, ns: exact where stat has ticks, and a lower bound of the process's.
-    /// `Ok(None)` also where the kernel does not tell.
+    /// Returns the CPU time of a process's leader thread, ns: exact where stat has ticks, and a lower bound of the
+    /// process's. `Ok(None)` also where the kernel has no such file.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     fn leader_time(&mut self, pid: u32) -> io::Result<Option<u64>>;
 
-    /// Returns the resident pages of a process, exact where stat has an estimate. `Ok(None)` also where nothing but stat tells.
+    /// Returns the resident pages of a process, exact where stat has an estimate. `Ok(None)` also where only stat is there.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     fn resident(&mut self, pid: u32) -> io::Result<Option<u64>> {
         let _ = pid;
         Ok(None)
     }
 
-    /// Returns the resident pages of a process whose leader thread has exited while others live, of which stat says 0.
+    /// Returns the resident pages of a process whose leader thread has exited while others run: its stat has 0.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     fn leaderless_rss(&mut self, pid: u32) -> io::Result<Option<u64>>;
 
-    /// Reads the stat of a process that is read at each gather. `lasts` tells whether the process is likely to be there at the next.
+    /// Reads the stat of a process that is read at each gather. `lasts` returns whether the process is likely to exist at
+    /// the next one.
     ///
     /// # Errors
-    /// It cannot be read.
+    /// The file cannot be read.
     fn stat_again(&mut self, pid: u32, lasts: &dyn Fn(&Stat) -> bool) -> io::Result<Option<Stat>> {
         let _ = lasts;
         self.stat(pid)

@@ -2,7 +2,7 @@
 
 use crate::kernel::stat::Stat;
 
-/// What is known of each process.
+/// Processes as they were last read.
 #[derive(Debug, Default)]
 pub(super) struct Table {
     /// In no order.
@@ -14,7 +14,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    /// The same, of these only.
+    /// A table of these processes.
     pub(super) fn of(stats: Vec<Stat>) -> Self {
         let mut table = Self { stats, ..Self::default() };
         table.by_pid.extend((0..).zip(&table.stats).map(|(place, stat)| (stat.id.pid, place)));

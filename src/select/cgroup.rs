@@ -40,7 +40,7 @@ impl CgroupGlob {
         &self.text
     }
 
-    /// Whether it can match one cgroup only.
+    /// Returns whether it can match one cgroup only.
     pub(super) fn is_literal(&self) -> bool {
         filter::is_literal(&self.text)
     }

@@ -1,7 +1,7 @@
 //! `children_of_init`: each child of pid 1 with its tree, grouped by comm, and pid 1 itself.
 //!
-//! Each process is in one series: that of its nearest ancestor that is a child of init, found anew at each gather, so a
-//! daemon that leaves its parent becomes a series of its own.
+//! Each process is in one series: that of its nearest ancestor that is a child of init. This is looked up again at each
+//! gather, so a daemon that leaves its parent becomes a series of its own.
 
 use std::collections::BTreeMap;
 

@@ -52,7 +52,7 @@ impl ProcessPattern {
         self.0.as_str()
     }
 
-    /// Whether it is plain text that no program's comm can hold, since it is longer than one.
+    /// Returns whether the pattern is plain text longer than any comm, so that it matches no program.
     #[must_use]
     fn can_never_match_comm(&self) -> bool {
         let text = self.as_str().trim_start_matches('^').trim_end_matches('$');
@@ -81,12 +81,12 @@ pub(super) fn glob(text: &str) -> Result<GlobMatcher, String> {
     })
 }
 
-/// Whether a text has none of a glob's special characters.
+/// Returns whether a text has none of a glob's special characters.
 pub(super) fn is_literal(text: &str) -> bool {
     !text.contains(['*', '?', '[', '{'])
 }
 
-/// What a C library without NSS, as in the packages, does not know: users of LDAP and the like.
+/// Limit of a C library without NSS, as in the packages: it does not know users of LDAP and the like.
 const KNOWN_USERS: &str =
     if cfg!(target_env = "musl") { " (this build asks /etc/passwd and nscd only; give others by number)" } else { "" };
 
@@ -113,7 +113,7 @@ impl User {
     }
 }
 
-/// What a process must be, all of what is given.
+/// Conditions on a process. Each that is set must hold.
 #[derive(Debug, Default)]
 pub struct Filters {
     /// comm.
@@ -127,13 +127,13 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Whether every process passes.
+    /// Returns whether every process passes.
     #[must_use]
     pub fn are_empty(&self) -> bool {
         self.pattern.is_none() && self.cmdline.is_none() && self.exe.is_none() && self.user.is_none()
     }
 
-    /// What to call a target that has nothing else: the first of its filters, as written.
+    /// Returns the first of the filters, as written: the label of a target that has nothing else.
     #[must_use]
     pub fn label(&self) -> Option<String> {
         self.given().next().map(|(_, value)| value)
@@ -189,7 +189,7 @@ impl Filters {
     }
 }
 
-/// What a file of a process says. One that cannot be read does not match, and that is said.
+/// Reads one property of a process. A process whose property cannot be read does not match, and a warning says so.
 fn ask<T>(key: &str, view: &mut View, stat: &Stat, read: impl FnOnce(&mut View) -> io::Result<Option<T>>) -> Option<T> {
     match read(view) {
         Ok(answer) => answer,

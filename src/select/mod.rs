@@ -43,7 +43,7 @@ const INIT: u32 = 1;
 pub enum Source {
     /// Every process; filters narrow it down.
     All,
-    /// One process.
+    /// A pid.
     Pid(u32),
     /// The processes of a pidfile.
     PidFile(PidFile),
@@ -62,21 +62,21 @@ pub enum Source {
 /// A target: where it looks, what it matches there, and how its series are written.
 #[derive(Debug)]
 pub struct Target {
-    /// What the user calls it in messages: the selector as written.
+    /// Name in messages: the selector as written.
     pub label: String,
     /// The tags of its series, if it was given a name; else what is found names itself.
     tags: Option<Tags>,
     /// Where it looks.
     pub source: Source,
-    /// What a process must be besides.
+    /// Conditions that a selected process must meet besides.
     pub filters: Filters,
-    /// How its series are written.
+    /// Output of its series.
     pub output: Arc<Output>,
     /// The last name under which something was found, for a target that has no name of its own.
     last_name: Option<Arc<str>>,
 }
 
-/// What a target remembers, beyond its series.
+/// State of a target that outlives a restart, besides its series.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Memory {
     /// The last name under which something was found.
@@ -85,13 +85,13 @@ pub struct Memory {
     accepted: BTreeMap<String, Vec<Identity>>,
 }
 
-/// What selectors see of the host.
+/// Parts of the host that selectors look at.
 pub struct View<'a> {
     /// The process table, just brought up to date.
     pub processes: &'a Processes,
     /// `/proc`, for what the table does not hold.
     pub proc: &'a mut Proc,
-    /// Whoever reads pidfiles.
+    /// Reader of pidfiles.
     pub pidfiles: &'a mut Pidfiles,
     /// `/sys`, below which cgroups are mounted.
     pub sys_root: &'a Path,
@@ -101,21 +101,21 @@ pub struct View<'a> {
     pub clock: &'a dyn Clock,
     /// This process, which never matches a filter; unknown where /proc is of another pid namespace.
     pub own_pid: Option<u32>,
-    /// Whether something could not be looked at for the target at hand, so that what is not found may still be there.
+    /// Part of the host could not be looked at for this target: a process that was not found may exist.
     pub incomplete: bool,
     /// Where to say what is wrong with a target.
     pub complaints: &'a mut Complaints,
 }
 
 impl View<'_> {
-    /// Some cgroups below a root could not be looked at.
+    /// Notes that some cgroups below a root could not be looked at.
     fn incomplete(&mut self, root: &Path, error: &std::io::Error) {
         self.incomplete = true;
         self.complaints.add(Trouble::of(error), format!("Some cgroups below {} are not seen: {error}", root.display()));
     }
 }
 
-/// What a selector found under one name.
+/// Processes that a selector found under one name.
 #[derive(Debug, Default)]
 struct Found<'a> {
     /// The name it was found under; else each root's comm.
@@ -124,15 +124,15 @@ struct Found<'a> {
     roots: Vec<&'a Stat>,
     /// Members without their trees.
     exact: Vec<&'a Stat>,
-    /// Those of them that were selected by themselves: each has lines of its own in scope "process".
+    /// Processes among them that were selected by themselves: each has lines of its own in scope "process".
     heads: Vec<Identity>,
     /// Cgroups whose processes these are, with the pids in each.
     cgroups: Vec<(PathBuf, Vec<u32>)>,
-    /// Whether there is a process that cannot be seen: then nothing can be said of processes.
+    /// A process exists that is hidden: its fields, and those of its tree, are unknown.
     hidden: bool,
-    /// Whether there may be more that could not be looked at: then nothing can be said at all.
+    /// Part of the host could not be looked at: whether there is more is unknown.
     incomplete: bool,
-    /// Whether one that was looked for is not there, and may come.
+    /// A process that was looked for does not exist now, and may come.
     awaited: bool,
 }
 
@@ -149,7 +149,7 @@ impl Found<'_> {
     }
 }
 
-/// What is selected for one series at one gather.
+/// Selection for one series at one gather.
 #[derive(Debug)]
 pub struct Selected {
     /// Roots of trees, sorted by pid.
@@ -158,13 +158,13 @@ pub struct Selected {
     pub exact: Vec<Picked>,
     /// The processes that were selected by themselves: the roots, and some of the others. Sorted by pid.
     pub ids: Vec<Identity>,
-    /// The cgroups that some of the members are in, none of which is in another, with the pids in each.
+    /// Cgroups of the members, none within another, with the pids in each.
     pub cgroups: Vec<(PathBuf, Vec<u32>)>,
-    /// Whether a process of it exists that cannot be seen: then nothing can be said of its processes.
+    /// A process of it exists that is hidden: the fields of its processes are unknown.
     pub hidden: bool,
-    /// Whether there may be more of it that could not be looked at: then nothing can be said at all.
+    /// Part of the host could not be looked at: every field is unknown.
     pub incomplete: bool,
-    /// How it is written.
+    /// Output of the series.
     pub output: Arc<Output>,
 }
 
@@ -176,7 +176,7 @@ impl Target {
         Self { label, tags, source, filters, output: Arc::new(output), last_name: None }
     }
 
-    /// What it selects by, as written.
+    /// Returns the selector as written.
     #[must_use]
     pub fn selector(&self) -> String {
         let key = match &self.source {
@@ -206,12 +206,12 @@ impl Target {
         }
     }
 
-    /// Whether what it finds depends on nothing but the processes found and their pidfiles, if it finds any.
+    /// Returns whether its matches depend on the matched processes and their pidfiles alone, as long as there are any.
     fn can_stand(&self) -> bool {
         matches!(self.source, Source::Pid(_) | Source::PidFile(_)) && self.filters.are_empty()
     }
 
-    /// Whether it looks at cgroups.
+    /// Returns whether it looks at cgroups.
     fn asks_for_cgroups(&self) -> bool {
         matches!(self.source, Source::SystemdUnit(_) | Source::Cgroup(_) | Source::Services)
     }
@@ -225,7 +225,7 @@ impl Target {
         }
     }
 
-    /// What it remembers of what it found.
+    /// Returns the state that outlives a restart.
     #[must_use]
     pub fn memory(&self) -> Memory {
         let accepted = match &self.source {
@@ -272,8 +272,9 @@ impl Target {
         self.give_names(found, incomplete)
     }
 
-    /// What was found for a target with a name is one group. Else every group gets a name: its own, or the comm of each root; and
-    /// a target that was written and found nothing is a group too, under the last name it had.
+    /// Gives a name to each group of processes. For a target with a name everything found is one group. Else a group keeps
+    /// its own name, or takes the comm of each root. A target that was written before and finds nothing is a group too,
+    /// under its last name.
     fn give_names<'a>(&mut self, mut found: Vec<Found<'a>>, incomplete: bool) -> Vec<Found<'a>> {
         if self.tags.is_some() {
             let mut all = found.pop().unwrap_or_default();
@@ -302,8 +303,8 @@ impl Target {
         named
     }
 
-    /// Whether the target stands for one thing that the user expects to hear of at every gather, not for a directory
-    /// or a glob of things that come and go.
+    /// Returns whether the target is one thing, for which the user expects a line at every gather, and not a directory or a
+    /// glob of things that come and go.
     fn is_one(&self) -> bool {
         match &self.source {
             Source::All | Source::Pid(_) | Source::PidFile(_) => true,
@@ -343,24 +344,25 @@ pub fn measurements(targets: &[Target]) -> Vec<Measurement> {
     measurements
 }
 
-/// Whether a measurement is wanted of what targets find, or may find.
+/// Returns whether a measurement is wanted of any process that targets find, or may find.
 #[must_use]
 pub fn wants(targets: &[Target], measurement: Measurement) -> bool {
     measurements(targets).contains(&measurement)
 }
 
-/// What is selected at a gather.
+/// Result of all selectors at one gather.
 #[derive(Debug)]
 pub struct Selection {
-    /// What belongs to each series.
+    /// The selected processes of each series.
     pub series: BTreeMap<Tags, Selected>,
-    /// Whether everything could be looked at.
+    /// Every part of the host could be looked at.
     pub complete: bool,
-    /// Whether all was found that was looked for, and it is the same for as long as those found and their pidfiles are.
+    /// Everything that was looked for was found, and stays the same for as long as the found processes and their pidfiles
+    /// do.
     pub stands: bool,
 }
 
-/// One gather's selection.
+/// Asks every target's selectors once.
 pub fn select(
     targets: &mut [Target],
     processes: &Processes,
@@ -439,8 +441,8 @@ impl Selected {
         self.cgroups = outermost;
     }
 
-    /// The members: exact ones, and the trees of the roots with those who stayed from before. If not everything could be looked
-    /// at, all who exist stay.
+    /// Returns the members: the exact ones, the trees of the roots, and members of before that are still there. Where part
+    /// of the host could not be looked at, every member of before that exists stays.
     #[must_use]
     pub fn members(&self, trees: &mut Trees, before: &[Member]) -> Vec<Member> {
         let mut members = trees.members(&self.roots, &self.exact, before);

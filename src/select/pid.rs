@@ -4,7 +4,7 @@ use super::{Found, View};
 use crate::kernel::capability::Capability;
 use crate::log::Trouble;
 
-/// How hidden processes come to be seen.
+/// Returns how to make hidden processes visible.
 pub(super) fn see_hidden() -> String {
     let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
     format!("it takes {capability}, or the group that the mount's gid= names; {remedy}")
@@ -36,7 +36,7 @@ pub(super) fn lookup<'a>(pids: &[u32], view: &mut View<'a>) -> Found<'a> {
     found
 }
 
-/// What to say of a process that is hidden.
+/// Returns the warning about a hidden process.
 pub(super) fn hidden(pid: u32) -> String {
     let hidden = "exists but /proc hides it (hidepid): what is not known of it is left out";
     format!("Process {pid} {hidden}; {}", see_hidden())

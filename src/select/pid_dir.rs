@@ -10,13 +10,13 @@ use super::{Found, PidFile, StalePolicy, View};
 use crate::kernel::stat::Identity;
 use crate::log::Trouble;
 
-/// A directory of pidfiles, read anew at every gather.
+/// Directory of pidfiles, read again at every gather.
 #[derive(Debug)]
 pub struct PidDir {
     path: PathBuf,
     stale: StalePolicy,
     files: BTreeMap<OsString, PidFile>,
-    /// What was accepted for files that have not been read so far.
+    /// Processes accepted for files that have not been read so far.
     accepted: BTreeMap<String, Vec<Identity>>,
 }
 
@@ -68,7 +68,8 @@ impl PidDir {
     }
 }
 
-/// A link to a directory counts as one; a link to nowhere does not: it is a pidfile whose process is gone.
+/// Returns whether an entry is a directory. A link to a directory is one; a dangling link is not: it is a pidfile whose
+/// process has exited.
 fn is_directory(entry: &DirEntry) -> bool {
     match entry.file_type() {
         Ok(kind) if !kind.is_symlink() => kind.is_dir(),

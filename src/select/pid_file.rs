@@ -15,11 +15,11 @@ use crate::log::Trouble;
 /// A process that started this much later than its pidfile was written is not the one that wrote it, ns.
 const STALE_AFTER: u64 = 60_000_000_000;
 
-/// What to do with a process that is younger than its pidfile.
+/// Treatment of a process that is younger than its pidfile.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum StalePolicy {
-    /// It is another process that was given the pid: leave it out.
+    /// Leave it out: it is another process that was given the pid.
     #[default]
     Skip,
     /// Count it all the same.
@@ -30,7 +30,7 @@ pub enum StalePolicy {
 #[derive(Debug)]
 pub struct PidFile {
     path: PathBuf,
-    /// What it is called: [`name_of`] its path.
+    /// Name of the series: [`name_of`] the path.
     name: Arc<str>,
     stale: StalePolicy,
     /// Once accepted for this file an identity stays so, whatever the wall clock is set to later.
@@ -46,7 +46,7 @@ impl PidFile {
         Self { name: name_of(&path).into(), path, stale, accepted: Vec::new(), file: None }
     }
 
-    /// Its path, and the processes accepted for it: those not stale when they were first found.
+    /// Returns the path, and the processes accepted for it: those that were not stale when they were first found.
     pub(super) fn memory(&self) -> (String, Vec<Identity>) {
         (self.path.to_string_lossy().into_owned(), self.accepted.clone())
     }
@@ -116,8 +116,8 @@ impl PidFile {
     }
 }
 
-/// Whether the process is plainly younger than the file, the host having booted at a time (ns since the epoch). A file on
-/// tmpfs that seems older than the boot is not: the wall clock was stepped since.
+/// Returns whether the process is plainly younger than the file, on a host that booted at a time (ns since the epoch). A
+/// file on tmpfs cannot be older than the boot: if it seems to be, the wall clock was stepped since.
 fn is_stale(file: &Pidfile, stat: &Stat, booted: u64) -> bool {
     let started = booted.saturating_add(stat.id.start.saturating_mul(TICK));
     let clock_was_stepped = file.on_tmpfs && file.written < booted;

@@ -44,7 +44,7 @@ fn units(root: &Path, view: &mut View) -> Vec<(String, PathBuf)> {
     units
 }
 
-/// What a cgroup is to `services`.
+/// Kind of a cgroup, for `services`.
 enum Kind {
     /// Units are below it.
     Above,

@@ -46,7 +46,7 @@ impl UnitGlob {
         &self.text
     }
 
-    /// Whether it can match one name only.
+    /// Returns whether it can match one name only.
     pub(super) fn is_literal(&self) -> bool {
         filter::is_literal(&self.text)
     }

@@ -13,7 +13,7 @@ pub struct Member {
     /// The root through which it is one: itself, or the nearest above it when it was last below one. `None`: it is
     /// a member for as long as the selector says so, by itself.
     pub root: Option<Identity>,
-    /// Whether it has had a child whose CPU is counted elsewhere, by a cgroup: what it reaps does not count here.
+    /// A child of it has, or had, its CPU counted elsewhere, by a cgroup: the reaped time of this member does not count.
     pub reaps_elsewhere: bool,
 }
 
@@ -25,7 +25,7 @@ pub type Root = Identity;
 pub struct Picked {
     /// Which process.
     pub id: Identity,
-    /// Its parent's pid.
+    /// Pid of the parent.
     pub ppid: u32,
 }
 
@@ -39,11 +39,11 @@ impl From<&Stat> for Picked {
 #[derive(Debug)]
 pub struct Trees<'a> {
     pub(super) processes: &'a Processes,
-    /// Those of this series so far.
+    /// Members of this series so far.
     members: Vec<Member>,
     /// By place in the process table.
     is_member: Marks,
-    /// Whether what is below a process was looked at, or will be.
+    /// Processes whose children have been looked at, or will be.
     is_grown: Marks,
 }
 
@@ -55,11 +55,12 @@ impl<'a> Trees<'a> {
         Self { processes, members: Vec::new(), is_member: marks(), is_grown: marks() }
     }
 
-    /// The members of a series, sorted by pid: `exact`, `roots` and all that descends from them, and those of `before` that
-    /// were re-parented since.
+    /// Returns the members of a series, sorted by pid: `exact`, `roots` and all their descendants, and members of `before`
+    /// that were reparented since.
     ///
-    /// A descendant whose parent died stays until it exits, unless the root that made it a member is alive and is one no more. So
-    /// does one that nobody has seen below its parents, if events have told of them.
+    /// A descendant whose parent exits stays a member until it exits itself, unless the root that made it a member is alive
+    /// and no root any more. A newborn whose parent exited before the newborn was first read is a member as well, where
+    /// events named that parent.
     pub(super) fn members(&mut self, roots: &[Picked], exact: &[Picked], before: &[Member]) -> Vec<Member> {
         self.is_member.clear();
         self.is_grown.clear();
@@ -107,8 +108,8 @@ impl<'a> Trees<'a> {
         }
     }
 
-    /// Adds those born since the last gather below a member of now or of before, though not to whoever is their parent now; false
-    /// when there is none left to add.
+    /// Adds newborns whose birth parent is, or was, a member, and whose parent is another process now. Returns false when
+    /// there is none left to add.
     fn bring_home(&mut self, before: &[Member]) -> bool {
         let mut brought = false;
         for (stray, ancestor) in self.processes.strays() {
@@ -126,7 +127,7 @@ impl<'a> Trees<'a> {
         brought
     }
 
-    /// Whether it is alive and a root no more.
+    /// Returns whether a process is alive and no root any more.
     fn has_left(&self, root: Identity) -> bool {
         self.processes.get_exactly(root).is_some() && !self.has(root)
     }

@@ -25,7 +25,7 @@ impl Interval {
         self.next
     }
 
-    /// Whether a tick has come since the last call that returned true.
+    /// Returns whether a tick has come since the last call that returned true.
     pub(super) fn ticks(&mut self, now: Instant) -> bool {
         let Some(late) = now.checked_duration_since(self.next) else { return false };
         let beat = late.as_nanos() % self.period.as_nanos().max(1);

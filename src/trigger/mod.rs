@@ -1,8 +1,8 @@
 //! Triggers: what makes the plugin act. A newline on stdin, a signal, the interval, a hint from a directory of pidfiles.
 //!
-//! [`Triggers::hear`] is the one place that waits, for all of them, for process events and for a slow reader of stdout: so the end
-//! of stdin is noticed while stdout is full. A trigger only sets a flag, and the loop takes the flags when it is ready: triggers that come during a gather are
-//! answered by one gather.
+//! [`Triggers::hear`] is the one place that waits: for all of them, for process events and for a slow reader of stdout. So
+//! the end of stdin is noticed while stdout is full. A trigger only sets a flag, and the loop takes the flags when it is
+//! ready: triggers that come during a gather are answered by one gather.
 
 mod interval;
 mod signals;
@@ -36,7 +36,7 @@ pub const PRIMING: Duration = Duration::from_secs(1);
 /// A wait that took less time found something that was there before.
 const AT_ONCE: Duration = Duration::from_millis(1);
 
-/// What the loop is to do next.
+/// Next step of the loop.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Trigger {
     /// Gather, and write the lines.
@@ -49,7 +49,7 @@ pub enum Trigger {
     Stop,
 }
 
-/// When to gather.
+/// Pace of the gathers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pace {
     /// At each newline or signal.
@@ -80,7 +80,7 @@ impl Pending {
         self.stop.get_or_insert(since);
     }
 
-    /// Whether the loop has something to do at once.
+    /// Returns whether the loop has something to do at once.
     fn is_anything(&self) -> bool {
         self.gather || self.reload || self.stop.is_some()
     }
@@ -102,7 +102,7 @@ impl Pending {
     }
 }
 
-/// All that the loop waits for.
+/// Sources of triggers, and the triggers that are not answered yet.
 #[derive(Debug)]
 pub struct Triggers {
     pending: Pending,
@@ -112,7 +112,7 @@ pub struct Triggers {
     hints: Option<PidfileWatch>,
     interval: Option<Interval>,
     timer: Timer,
-    /// Whether to stop when nothing is left to do.
+    /// Stop when nothing is left to do.
     once: bool,
     /// Earliest time at which a hint may be followed.
     next_hint: Instant,

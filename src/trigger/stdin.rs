@@ -17,7 +17,7 @@ use crate::kernel::nonblocking::NonBlocking;
 /// Most reads of [`Stdin::read`], of 1 KiB each: together as much as a pipe holds.
 const READS: usize = 64;
 
-/// What a read of stdin found.
+/// Result of reading stdin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Input {
     /// Bytes with a newline among them, and perhaps the end behind them.
@@ -98,8 +98,8 @@ pub(super) fn stdin_type() -> Option<FileType> {
     fstat(stdin()).ok().map(|stat| FileType::from_raw_mode(stat.st_mode))
 }
 
-/// Whether no newline can ever come: stdin is /dev/null, as under inputs.exec, or was closed when the plugin started, for which Rust's
-/// runtime opens /dev/null.
+/// Returns whether no newline can ever come: stdin is /dev/null, as under inputs.exec, or was closed when the plugin
+/// started, for which Rust's runtime opens /dev/null.
 #[must_use]
 pub fn stdin_is_null() -> bool {
     let null = rustix::fs::stat("/dev/null").map(|null| null.st_rdev);
