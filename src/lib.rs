@@ -3,7 +3,6 @@
 //! This is no published API: it is for the binary, the tests and the benchmark. ARCHITECTURE.md says how the modules work
 //! together; [`agent`] is the loop.
 
-pub mod account;
 pub mod accounting;
 pub mod agent;
 pub mod cache;
@@ -16,6 +15,7 @@ pub mod events;
 pub mod host;
 pub mod journal;
 pub mod kernel;
+pub mod ledger;
 pub mod log;
 pub mod output;
 pub mod points;

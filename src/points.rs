@@ -3,10 +3,10 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use crate::account::share;
 use crate::collect::{Collectors, Samples, procmaps, procstat};
 use crate::encode::{Lines, Tags, Value};
 use crate::kernel::stat::Identity;
+use crate::ledger::share;
 use crate::output::{Measurement, PsstatField, Scope};
 use crate::processes::Processes;
 use crate::series::Series;

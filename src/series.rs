@@ -9,13 +9,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Charge, CpuTime, Rate, Tally};
 use crate::collect::taskstat::Counts;
 use crate::collect::thread::ByNice;
 use crate::collect::{Collectors, Samples};
 use crate::journal::Unseen;
 use crate::kernel::cgroup::Usage;
 use crate::kernel::stat::{Identity, Stat};
+use crate::ledger::{Charge, CpuTime, Rate, Tally};
 use crate::output::{Measurement, Output, Scope};
 use crate::processes::{Presence, Processes};
 use crate::select::{Member, Root};

@@ -16,7 +16,6 @@ use std::path::Path;
 use std::rc::Rc;
 
 use regex::Regex;
-use telegraf_taskstats::account::{Charge, Deaths, LastSight, Ledger, Sight, Unseen};
 use telegraf_taskstats::agent::Agent;
 use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::Settings;
@@ -25,6 +24,7 @@ use telegraf_taskstats::journal::{Changes, Journal, Record, Times, Who};
 use telegraf_taskstats::kernel::clock::Clock;
 use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::stat::{Identity, Stat, TICK};
+use telegraf_taskstats::ledger::{Charge, ExitedMember, Exits, Ledger, MemberTimes, UnobservedBelow};
 use telegraf_taskstats::processes::Presence;
 
 use watched::FakeProc;
@@ -211,10 +211,10 @@ impl Kernel {
         if self.id(id.pid) == Some(id) { Presence::Here } else { Presence::Gone }
     }
 
-    fn sight(&self, pid: u32, origin: u32) -> Sight {
+    fn sight(&self, pid: u32, birth_parent: u32) -> MemberTimes {
         let Process { start, ppid, own, reaped, zombie, .. } = self.processes[&pid];
         let newborn = self.gathers > 0 && start == 99_500 + self.gathers * INTERVAL / TICK;
-        Sight { id: Identity { pid, start }, ppid, origin, own, reaped, zombie, newborn, stale: false }
+        MemberTimes { id: Identity { pid, start }, ppid, birth_parent, own, reaped, zombie, newborn, stale: false }
     }
 }
 
@@ -275,7 +275,7 @@ struct Scan {
 
 impl Scan {
     /// The members as seen, and what each is charged.
-    fn gather(&mut self, kernel: &Kernel) -> Vec<(Sight, Charge)> {
+    fn gather(&mut self, kernel: &Kernel) -> Vec<(MemberTimes, Charge)> {
         self.members.retain(|pid| kernel.processes.contains_key(pid));
         self.members.insert(ROOT);
         for (pid, process) in &kernel.processes {
@@ -286,7 +286,7 @@ impl Scan {
         }
         let sight = |pid: &u32| kernel.sight(*pid, kernel.processes[pid].ppid);
         let sights: Vec<_> = self.members.iter().map(sight).collect();
-        let charges = self.ledger.settle(&sights, &Deaths::default(), |id| kernel.presence(id));
+        let charges = self.ledger.settle(&sights, &Exits::default(), |id| kernel.presence(id));
         sights.into_iter().zip(charges.living).collect()
     }
 
@@ -327,7 +327,7 @@ impl Follower {
             self.journal.begin(true, all.iter());
             self.journal.settled();
             self.members = all.iter().map(|stat| (stat.id, stat.ppid)).collect();
-            self.settle(kernel, &Deaths::default());
+            self.settle(kernel, &Exits::default());
             return 0;
         }
         let kernel = RefCell::new(kernel);
@@ -340,7 +340,7 @@ impl Follower {
         let member = |pid: u32| self.members.keys().find(|id| id.pid == pid).copied();
         let last = gone.into_iter().filter_map(|(pid, record)| {
             let record = record.expect("a record");
-            Some(LastSight { id: member(pid)?, ppid: record.parent, own: record.used.cpu, newborn: false })
+            Some(ExitedMember { id: member(pid)?, ppid: record.parent, own: record.used.cpu, newborn: false })
         });
         let last = last.collect();
         for birth in births {
@@ -348,23 +348,23 @@ impl Follower {
             assert!(self.members.keys().any(|id| id.pid == above), "of the tree");
             self.members.insert(birth.id, above);
         }
-        let unseen = unseen.into_iter().map(|(who, sums)| Unseen {
+        let unseen = unseen.into_iter().map(|(who, sums)| UnobservedBelow {
             id: *self.members.keys().find(|id| id.pid == pid_of(who)).expect("a member"),
             used: sums.used.cpu,
             lives: sums.lives.cpu,
             orphaned: sums.orphaned.cpu,
             late: sums.late.cpu,
-            adopts: sums.adopts,
+            is_subreaper: sums.adopts,
         });
-        let deaths = Deaths { last, unseen: unseen.collect() };
+        let deaths = Exits { members: last, unobserved: unseen.collect() };
         self.settle(kernel, &deaths)
     }
 
-    fn settle(&mut self, kernel: &Kernel, deaths: &Deaths) -> u64 {
+    fn settle(&mut self, kernel: &Kernel, deaths: &Exits) -> u64 {
         self.members.retain(|id, _| kernel.presence(*id) == Presence::Here);
         let sights: Vec<_> = self.members.iter().map(|(id, origin)| kernel.sight(id.pid, *origin)).collect();
         let charges = self.ledger.settle(&sights, deaths, |id| kernel.presence(id));
-        let gone = charges.gone.into_iter().map(|(_, charge)| charge);
+        let gone = charges.exited.into_iter().map(|(_, charge)| charge);
         charges.living.into_iter().chain(gone).map(Charge::total).sum()
     }
 }
@@ -375,7 +375,7 @@ fn drawing(tale: &[String]) -> BTreeMap<&'static str, Vec<(String, String)>> {
     let (mut scan, mut follower, mut plugin) = (Scan::default(), Follower::default(), None);
     let (mut cells, mut rates) = (Vec::new(), Vec::new());
     // Of each process as last seen: its parent then, what is owed to it, and its life.
-    let mut before: BTreeMap<Identity, (Sight, u64)> = BTreeMap::new();
+    let mut before: BTreeMap<Identity, (MemberTimes, u64)> = BTreeMap::new();
     for sentence in tale {
         if sentence != "gather" {
             kernel.does(sentence);

@@ -9,11 +9,11 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Charge, Charges, Counter, Counters, Deaths, Ledger, Outcome, Sight, Tally};
 use crate::kernel::stat::Identity;
+use crate::ledger::{Charge, Charges, Counter, Counters, Exits, Ledger, MemberTimes, Outcome, Tally};
 use crate::processes::Presence;
 
-/// Times of a sight that are unknown; the sight has lower bounds instead.
+/// Times of a member that are unknown; the member has lower bounds instead.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lacks {
     pub own: bool,
@@ -62,32 +62,32 @@ impl Accounts {
     /// Settles one gather, as [`Ledger::settle`] does.
     pub(super) fn settle(
         &mut self,
-        sights: &[Sight],
+        members: &[MemberTimes],
         lacking: &Lacking,
-        deaths: &Deaths,
+        exits: &Exits,
         presence: impl Fn(Identity) -> Presence + Copy,
     ) -> Charges {
         if lacking.is_empty() && self.aside == Counters::default() {
-            return self.ledger.settle(sights, deaths, presence);
+            return self.ledger.settle(members, exits, presence);
         }
-        let mut with_account = Vec::with_capacity(sights.len());
+        let mut with_account = Vec::with_capacity(members.len());
         let (mut aside, mut outcomes) = (Vec::new(), Vec::new());
-        for (place, sight) in sights.iter().enumerate() {
-            let lacks = lacking.get(&sight.id).copied().unwrap_or_default();
-            let (last, has_account) = (self.aside.last(sight.id), self.ledger.knows(sight.id));
-            let opens_none = lacks.any() && !has_account && !sight.newborn;
+        for (place, member) in members.iter().enumerate() {
+            let lacks = lacking.get(&member.id).copied().unwrap_or_default();
+            let (last, has_account) = (self.aside.last(member.id), self.ledger.knows(member.id));
+            let opens_none = lacks.any() && !has_account && !member.newborn;
             if opens_none || (last.is_some() && !has_account) {
-                let own = Own(last.map_or(0, |last| last.0).max(sight.own));
+                let own = Own(last.map_or(0, |last| last.0).max(member.own));
                 let outcome = if lacks.own { Outcome::Unknown } else { Outcome::Known(own) };
-                outcomes.push((sight.id, false, outcome));
-                aside.push((place, sight.id, opens_none));
+                outcomes.push((member.id, false, outcome));
+                aside.push((place, member.id, opens_none));
             }
             if !opens_none {
-                with_account.push(Sight { stale: sight.stale || lacks.reaped, ..*sight });
+                with_account.push(MemberTimes { stale: member.stale || lacks.reaped, ..*member });
             }
         }
         self.aside.settle(outcomes);
-        let Charges { mut living, gone } = self.ledger.settle(&with_account, deaths, presence);
+        let Charges { mut living, exited } = self.ledger.settle(&with_account, exits, presence);
         for (place, id, opens_none) in aside {
             let mut own = Tally::default();
             own.take_in(&[(id, true)], &self.aside);
@@ -98,7 +98,7 @@ impl Accounts {
                 *first = charge; // its account was opened now, which charges nothing
             }
         }
-        Charges { living, gone }
+        Charges { living, exited }
     }
 }
 
@@ -112,26 +112,26 @@ mod tests {
     /// What one gather shows of a process: what it has used itself and was charged, if that is known.
     type Shown = (Option<u64>, Option<u64>);
 
-    fn sight(pid: u32, (own, reaped): Shown, newborn: bool) -> (Sight, Lacks) {
+    fn member(pid: u32, (own, reaped): Shown, newborn: bool) -> (MemberTimes, Lacks) {
         let (zombie, stale, ppid) = (false, false, 1);
         let lacks = Lacks { own: own.is_none(), reaped: reaped.is_none() };
         let (own, reaped) = (own.unwrap_or(0), reaped.unwrap_or(0));
         let id = Identity { pid, start: 5 };
-        (Sight { id, ppid, origin: ppid, own, reaped, zombie, newborn, stale }, lacks)
+        (MemberTimes { id, ppid, birth_parent: ppid, own, reaped, zombie, newborn, stale }, lacks)
     }
 
     /// What it is charged at each gather, between two neighbours that use one ns each.
     fn charges(gathers: &[Shown], newborn: bool) -> Vec<(u64, u64)> {
         let mut accounts = Accounts::default();
         let gather = |(at, shown): (u64, &Shown)| {
-            let neighbour = |pid| sight(pid, (Some(at), Some(0)), false).0;
-            let (shown, lacks) = sight(PID, *shown, newborn && at == 1);
+            let neighbour = |pid| member(pid, (Some(at), Some(0)), false).0;
+            let (shown, lacks) = member(PID, *shown, newborn && at == 1);
             let lacking: Lacking = [(shown.id, lacks)].into_iter().filter(|(_, lacks)| lacks.any()).collect();
             if at == 1 && newborn {
-                accounts.settle(&[], &lacking, &Deaths::default(), |_| Presence::Here);
+                accounts.settle(&[], &lacking, &Exits::default(), |_| Presence::Here);
             }
-            let sights = [neighbour(PID - 1), shown, neighbour(PID + 1)];
-            let living = accounts.settle(&sights, &lacking, &Deaths::default(), |_| Presence::Here).living;
+            let members = [neighbour(PID - 1), shown, neighbour(PID + 1)];
+            let living = accounts.settle(&members, &lacking, &Exits::default(), |_| Presence::Here).living;
             let of_neighbours = [living[0].total(), living[2].total()];
             assert_eq!(of_neighbours, [u64::from(at > 1); 2], "of the neighbours at {at} of {gathers:?}");
             (living[1].own, living[1].reaped)
@@ -154,13 +154,13 @@ mod tests {
             ),
             ("own unknown for a while", &[known(10, 10), no_own(11), known(14, 11)], false, &[(0, 0), (0, 1), (4, 0)]),
             (
-                "reaped unknown from the first sight on: what it was counts never",
+                "reaped unknown from the first member on: what it was counts never",
                 &[no_reaped(10), no_reaped(13), known(15, 900), known(16, 902)],
                 false,
                 &[(0, 0), (3, 0), (2, 0), (1, 2)],
             ),
             (
-                "own unknown from the first sight on",
+                "own unknown from the first member on",
                 &[no_own(10), no_own(11), known(800, 12), known(801, 13)],
                 false,
                 &[(0, 0), (0, 0), (0, 0), (1, 1)],
@@ -180,14 +180,14 @@ mod tests {
     fn what_is_owed_to_a_time_that_is_unknown_waits_for_it() {
         const LIFE: u64 = 10_000_000_000;
         let mut accounts = Accounts::default();
-        let parent = |reaped| sight(PID, (Some(1), reaped), false);
-        let child = Sight { ppid: PID, ..sight(PID + 1, (Some(LIFE), Some(0)), false).0 };
+        let parent = |reaped| member(PID, (Some(1), reaped), false);
+        let child = MemberTimes { ppid: PID, ..member(PID + 1, (Some(LIFE), Some(0)), false).0 };
         let presence = |id: Identity| if id.pid == PID { Presence::Here } else { Presence::Gone };
-        accounts.settle(&[parent(Some(0)).0, child], &Lacking::new(), &Deaths::default(), |_| Presence::Here);
+        accounts.settle(&[parent(Some(0)).0, child], &Lacking::new(), &Exits::default(), |_| Presence::Here);
         for reaped in [None, None, Some(LIFE)] {
             let (parent, lacks) = parent(reaped);
             let lacking: Lacking = [(parent.id, lacks)].into_iter().filter(|(_, lacks)| lacks.any()).collect();
-            let charges = accounts.settle(&[parent], &lacking, &Deaths::default(), presence);
+            let charges = accounts.settle(&[parent], &lacking, &Exits::default(), presence);
             assert_eq!(charges.living[0].total(), 0, "{reaped:?}");
         }
     }

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::threads::Reader;
 use super::{Bounds, Look, Needs};
-use crate::account::{Outcome, Rate, share, take_known};
 use crate::kernel::stat::{Identity, Stat, TICK};
+use crate::ledger::{Outcome, Rate, share, take_known};
 
 /// CPU that two texts in whole ticks (user and system time) can hide, ns.
 const SLACK: u64 = 2 * TICK;

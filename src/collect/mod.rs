@@ -21,12 +21,12 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::account::{Charge, Charges, Deaths, LastSight, Unseen};
 use crate::encode::Tags;
 use crate::journal::Times;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
 use crate::kernel::taskstats::Ask;
+use crate::ledger::{Charge, Charges, ExitedMember, Exits, UnobservedBelow};
 use crate::log::{Complaints, Trouble};
 use crate::output::{Measurement, Output, PsstatField, Scope};
 use crate::processes::{ProcessSource, Processes};
@@ -199,7 +199,7 @@ pub struct Sample {
     pub user: Charge,
     /// Part of `cpu` in system mode; 0 unless procstat is wanted.
     pub system: Charge,
-    /// True if `cpu` is all that the process used since then; false of an old process at its first sight.
+    /// True if `cpu` is all that the process used since then; false of an old process at its first member.
     pub complete: bool,
     /// Resident memory, bytes, if it could be read.
     pub rss: Option<u64>,
@@ -258,8 +258,8 @@ impl Samples {
         for (sample, charge) in self.all.iter_mut().zip(charges.living) {
             set(sample, charge);
         }
-        self.gone.reserve_exact(charges.gone.len().saturating_sub(self.gone.len()));
-        for (id, charge) in charges.gone {
+        self.gone.reserve_exact(charges.exited.len().saturating_sub(self.gone.len()));
+        for (id, charge) in charges.exited {
             let index = self.gone.partition_point(|sample| sample.id < id);
             if self.gone.get(index).is_none_or(|sample| sample.id != id) {
                 self.gone.insert(index, Sample { complete: true, ..Sample::of(id) });
@@ -366,7 +366,7 @@ impl Collectors {
     fn sample_cpu(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
         let stats: Vec<_> = look.processes.watched().collect();
         self.unknown.complain(&stats, look);
-        let (mut sights, mut lacking) = (Vec::with_capacity(stats.len()), Lacking::new());
+        let (mut members, mut lacking) = (Vec::with_capacity(stats.len()), Lacking::new());
         let mut samples = Samples { all: Vec::with_capacity(stats.len()), gone: Vec::new() };
         let mut resident = self.resident.begin(stats.len(), at);
         for stat in &stats {
@@ -374,21 +374,21 @@ impl Collectors {
                 let what = "Something of some processes cannot be read, and is left out";
                 look.complaints.add(Trouble::of(&error), format!("{what}: {error}"));
             };
-            let (sight, lacks) = psstat::sight(stat, look.processes, look.source, &mut complain);
+            let (member, lacks) = psstat::times(stat, look.processes, look.source, &mut complain);
             let rss = resident.bytes_of(stat, look.source).map_err(complain).ok().flatten();
-            let complete = sight.newborn || self.cpu.knows(stat.id);
+            let complete = member.newborn || self.cpu.knows(stat.id);
             let (zombie, threads) = (stat.is_zombie(), stat.known_threads());
             samples.all.push(Sample { complete, rss, zombie, threads, ..Sample::of(stat.id) });
-            sights.push(sight);
+            members.push(member);
             lacking.extend(Some((stat.id, lacks)).filter(|(_, lacks)| lacks.any()));
         }
         let presence = |id| look.processes.presence(id);
-        let charges = self.cpu.settle(&sights, &lacking, &deaths(look.processes, |times| times.cpu), presence);
+        let charges = self.cpu.settle(&members, &lacking, &exits(look.processes, |times| times.cpu), presence);
         samples.take_in(charges, |sample, charge| sample.cpu = charge);
         if plan.processes.iter().any(|(_, needs)| needs.procstat) {
-            let user = deaths(look.processes, |times| times.user);
-            let system = deaths(look.processes, |times| times.system);
-            self.procstat.settle(&stats, &sights, [&user, &system], presence, &mut samples);
+            let user = exits(look.processes, |times| times.user);
+            let system = exits(look.processes, |times| times.system);
+            self.procstat.settle(&stats, &members, [&user, &system], presence, &mut samples);
         } else {
             self.procstat = Procstat::default(); // accounts have to be settled at every gather
         }
@@ -397,20 +397,20 @@ impl Collectors {
 }
 
 /// Returns one kind of time of the processes that exited, from their exit records.
-fn deaths(processes: &Processes, of: fn(&Times) -> u64) -> Deaths {
-    let last = processes.gone().map(|(id, record)| LastSight {
+fn exits(processes: &Processes, of: fn(&Times) -> u64) -> Exits {
+    let members = processes.gone().map(|(id, record)| ExitedMember {
         id,
         ppid: record.parent,
         own: of(&record.used),
         newborn: processes.is_newborn(id),
     });
-    let unseen = processes.unseen().map(|(id, unseen)| Unseen {
+    let unobserved = processes.unseen().map(|(id, sums)| UnobservedBelow {
         id,
-        used: of(&unseen.used),
-        lives: of(&unseen.lives),
-        orphaned: of(&unseen.orphaned),
-        late: of(&unseen.late),
-        adopts: unseen.adopts,
+        used: of(&sums.used),
+        lives: of(&sums.lives),
+        orphaned: of(&sums.orphaned),
+        late: of(&sums.late),
+        is_subreaper: sums.adopts,
     });
-    Deaths { last: last.collect(), unseen: unseen.collect() }
+    Exits { members: members.collect(), unobserved: unobserved.collect() }
 }

@@ -4,9 +4,9 @@ use serde::{Deserialize, Serialize};
 
 use super::Samples;
 use super::accounts::{Accounts, Lacking, Lacks};
-use crate::account::{Deaths, Sight};
 use crate::encode::{Value, kibibytes, known};
 use crate::kernel::stat::{Field, Identity, Stat};
+use crate::ledger::{Exits, MemberTimes};
 use crate::processes::Presence;
 
 /// Accounts of user time and of system time: the accounting rule, applied to each.
@@ -21,14 +21,14 @@ impl Procstat {
     pub(super) fn settle(
         &mut self,
         stats: &[&Stat],
-        sights: &[Sight],
-        [died_in_user_mode, died_in_system_mode]: [&Deaths; 2],
+        members: &[MemberTimes],
+        [died_in_user_mode, died_in_system_mode]: [&Exits; 2],
         presence: impl Fn(Identity) -> Presence + Copy,
         samples: &mut Samples,
     ) {
-        let mode = |own: fn(&Stat) -> u64, reaped: fn(&Stat) -> u64| -> Vec<Sight> {
-            let sights = stats.iter().zip(sights);
-            sights.map(|(stat, sight)| Sight { own: own(stat), reaped: reaped(stat), ..*sight }).collect()
+        let mode = |own: fn(&Stat) -> u64, reaped: fn(&Stat) -> u64| -> Vec<MemberTimes> {
+            let members = stats.iter().zip(members);
+            members.map(|(stat, member)| MemberTimes { own: own(stat), reaped: reaped(stat), ..*member }).collect()
         };
         let lacking = |own, reaped| -> Lacking {
             let of = |stat: &&Stat| (stat.id, Lacks { own: !stat.knows(own), reaped: !stat.knows(reaped) });

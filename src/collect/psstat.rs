@@ -4,9 +4,9 @@
 use std::io;
 
 use super::accounts::Lacks;
-use crate::account::Sight;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Field, Stat};
+use crate::ledger::MemberTimes;
 use crate::log::{Complaints, Trouble};
 use crate::processes::{ProcessSource, Processes};
 
@@ -18,12 +18,12 @@ use crate::processes::{ProcessSource, Processes};
 ///
 /// A schedstat that cannot be read goes to `complain`. The schedstat of a process with one thread replaces ticks that
 /// are unknown.
-pub(super) fn sight(
+pub(super) fn times(
     stat: &Stat,
     processes: &Processes,
     source: &mut dyn ProcessSource,
     complain: impl FnOnce(io::Error),
-) -> (Sight, Lacks) {
+) -> (MemberTimes, Lacks) {
     let ticks = stat.known_cpu();
     let matters = stat.is_zombie() || processes.is_young(stat.id) || ticks.is_none();
     let exact = if matters { source.leader_time(stat.id.pid) } else { Ok(None) };
@@ -32,10 +32,10 @@ pub(super) fn sight(
         None
     });
     let recorded = processes.record(stat.id);
-    let sight = Sight {
+    let member = MemberTimes {
         id: stat.id,
         ppid: stat.ppid,
-        origin: processes.origin(stat),
+        birth_parent: processes.origin(stat),
         own: stat.cpu().max(exact.unwrap_or(0)).max(recorded.map_or(0, |record| record.used.cpu)),
         reaped: stat.cutime.saturating_add(stat.cstime),
         zombie: stat.is_zombie(),
@@ -45,7 +45,7 @@ pub(super) fn sight(
     // Some kernels have the file, and count nothing.
     let is_exact = exact.is_some_and(|exact| exact > 0) && !stat.may_have_threads();
     let knows_reaped = stat.knows(Field::Cutime) && stat.knows(Field::Cstime);
-    (sight, Lacks { own: ticks.is_none() && !is_exact, reaped: !knows_reaped })
+    (member, Lacks { own: ticks.is_none() && !is_exact, reaped: !knows_reaped })
 }
 
 /// MemTotal, read once a minute: it hardly ever changes, and costs as much to read as ten processes.

@@ -11,8 +11,8 @@ use std::io;
 use std::iter::Peekable;
 use std::vec::IntoIter;
 
-use crate::account::take_known;
 use crate::kernel::stat::{Field, Identity, Stat, TICK};
+use crate::ledger::take_known;
 use crate::processes::ProcessSource;
 
 /// Time after which statm is read although nothing has changed, ns.

@@ -6,7 +6,6 @@ use serde::{Deserialize, Serialize};
 
 use super::delay_accounting::DelayAccounting;
 use super::{Look, Plan};
-use crate::account::{Counter, Counters, Outcome};
 use crate::encode::Value;
 use crate::journal::Unseen;
 use crate::kernel::capability::Capability;
@@ -14,6 +13,7 @@ use crate::kernel::netlink;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::{Identity, Stat, TICK};
 use crate::kernel::taskstats::{Ask, BLKIO_DELAY, COUNTERS, NAMES, is_since_boot};
+use crate::ledger::{Counter, Counters, Outcome};
 use crate::log::{Complaint, Trouble};
 use crate::output::Measurement;
 use crate::processes::Processes;

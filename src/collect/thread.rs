@@ -7,11 +7,11 @@ use serde::{Deserialize, Serialize};
 use super::delay_accounting::DelayAccounting;
 use super::threads::Reader;
 use super::{Bounds, Look, Needs};
-use crate::account::{Counter, Counters, Outcome, take_known};
 use crate::encode::Value;
 use crate::kernel::procfs::{Proc, Schedstat};
 use crate::kernel::stat::{Field, Identity, Stat};
 use crate::kernel::taskstats::is_since_boot;
+use crate::ledger::{Counter, Counters, Outcome, take_known};
 
 /// Names of the fields: ns, ns, ns, count.
 const NAMES: [&str; 4] = ["blkio_delay", "schedstat_oncpu", "schedstat_waiting", "schedstat_slices"];
@@ -81,7 +81,7 @@ struct Task {
 
 /// Thread as read, with its nice value.
 #[derive(Debug, Clone, Copy)]
-struct Sight {
+struct TaskReading {
     task: Task,
     nice: i8,
 }
@@ -98,11 +98,11 @@ struct Threads {
 
 impl Threads {
     /// Adds what each thread has gained. The counters of a thread at its first sight count if it `is_new`.
-    fn take_in(&mut self, sights: &[Sight], at: u64, is_new: impl Fn(Identity) -> bool) {
-        for Sight { task, nice } in sights {
+    fn take_in(&mut self, readings: &[TaskReading], at: u64, is_new: impl Fn(Identity) -> bool) {
+        for TaskReading { task, nice } in readings {
             let Some(now) = task.counts else { continue };
             let mut gained = match self.earlier(task) {
-                Some(_) if self.may_be_another(task, sights) => self.least(now),
+                Some(_) if self.may_be_another(task, readings) => self.least(now),
                 Some(earlier) => since(now, earlier.counts.unwrap_or(now)), // None: its nice value did not count then
                 None if is_new(Identity { pid: task.tid, start: task.start }) => now,
                 None => Counts::default(),
@@ -113,7 +113,7 @@ impl Threads {
             self.counted.gain(*nice, gained);
         }
         self.tasks.clear();
-        self.tasks.extend(sights.iter().map(|sight| sight.task));
+        self.tasks.extend(readings.iter().map(|reading| reading.task));
     }
 
     /// Returns a thread as of the last gather.
@@ -124,8 +124,8 @@ impl Threads {
 
     /// Returns whether the leader may be another thread than at the last gather: after execve(2) the calling thread has
     /// the leader's tid and start time, and is the only one.
-    fn may_be_another(&self, task: &Task, sights: &[Sight]) -> bool {
-        task.tid == self.id.pid && sights.len() == 1 && self.tasks.len() > 1
+    fn may_be_another(&self, task: &Task, readings: &[TaskReading]) -> bool {
+        task.tid == self.id.pid && readings.len() == 1 && self.tasks.len() > 1
     }
 
     /// Returns the least that the one thread left can have gained, whichever of the earlier threads it is: nothing if
@@ -170,11 +170,11 @@ impl Thread {
             *self = Self { all_nice: bounds.thread_all_nice, ..Self::default() }; // earlier sums are of other threads
         }
         let mut before = std::mem::take(&mut self.processes).into_iter().peekable();
-        let (mut reader, mut sights, mut outcomes) = (Reader::default(), Vec::new(), Vec::new());
+        let (mut reader, mut readings, mut outcomes) = (Reader::default(), Vec::new(), Vec::new());
         for (id, _) in members.iter().filter(|(_, needs)| needs.thread) {
-            sights.clear();
+            readings.clear();
             let outcome = reader.visit(*id, bounds, look, |reader, proc, process, tid| {
-                sights.extend(sight(reader, proc, process, tid, |nice| self.counts(nice))?);
+                readings.extend(reading(reader, proc, process, tid, |nice| self.counts(nice))?);
                 Ok(())
             });
             let known = take_known(&mut before, *id, |threads| threads.id);
@@ -183,7 +183,7 @@ impl Thread {
                 Outcome::Known(()) => {
                     let (tasks, counted) = Default::default();
                     let mut threads = known.unwrap_or(Threads { id: *id, tasks, counted });
-                    threads.take_in(&sights, at, |thread| first || look.processes.is_newborn(thread));
+                    threads.take_in(&readings, at, |thread| first || look.processes.is_newborn(thread));
                     let counted = threads.counted.clone();
                     self.processes.push(threads);
                     Outcome::Known(counted)
@@ -219,13 +219,13 @@ impl Thread {
 }
 
 /// Reads a thread. `None` if it has exited. The stat of a process with one thread is also that of the thread.
-fn sight(
+fn reading(
     reader: &mut Reader,
     proc: &mut Proc,
     process: &Stat,
     tid: u32,
     counts: impl Fn(i8) -> bool,
-) -> io::Result<Option<Sight>> {
+) -> io::Result<Option<TaskReading>> {
     let stat = if process.may_have_threads() { proc.thread_stat(process.id.pid, tid)? } else { Some(*process) };
     let Some(stat) = stat else { return Ok(None) };
     if let Some(field) = [Field::Nice, Field::BlkioDelay].into_iter().find(|field| !stat.knows(*field)) {
@@ -239,7 +239,7 @@ fn sight(
         let Schedstat { oncpu, waiting, slices } = reader.schedstat(proc, process, tid)?.unwrap_or_default();
         counted = Some([blkio_delay.unwrap_or(0), oncpu, waiting, slices]);
     }
-    Ok(Some(Sight { task: Task { tid, start: id.start, counts: counted }, nice }))
+    Ok(Some(TaskReading { task: Task { tid, start: id.start, counts: counted }, nice }))
 }
 
 #[cfg(test)]
@@ -247,16 +247,16 @@ mod tests {
     use super::*;
 
     /// Thread as read: tid, start, nice value, and ns on a CPU; as many ns waiting, and one time slice.
-    fn sight(tid: u32, start: u64, nice: i8, oncpu: u64) -> Sight {
+    fn reading(tid: u32, start: u64, nice: i8, oncpu: u64) -> TaskReading {
         let counts = (nice != 0).then_some([0, oncpu, oncpu, 1]);
-        Sight { task: Task { tid, start, counts }, nice }
+        TaskReading { task: Task { tid, start, counts }, nice }
     }
 
     /// The leader waits long, the other thread runs long: whichever is left, no field gains more than that one may
     /// have.
     #[test]
     fn of_each_field_the_least_counts_if_a_thread_may_be_another() {
-        let task = |tid, counts| Sight { task: Task { tid, start: 1, counts: Some(counts) }, nice: 3 };
+        let task = |tid, counts| TaskReading { task: Task { tid, start: 1, counts: Some(counts) }, nice: 3 };
         let (tasks, counted) = Default::default();
         let mut threads = Threads { id: Identity { pid: 1, start: 1 }, tasks, counted };
         threads.take_in(&[task(1, [0, 1000, 100_000, 50_000]), task(2, [0, 1500, 5, 3])], 1, |_| false);
@@ -267,42 +267,58 @@ mod tests {
     /// Readings of process 1, and the oncpu by nice value after each. A thread that started at 5 or later is new.
     #[test]
     fn what_a_thread_gains_goes_to_the_nice_value_that_it_has() {
-        type Gathers<'a> = &'a [(&'a [Sight], &'a [(i8, u64)])];
+        type Gathers<'a> = &'a [(&'a [TaskReading], &'a [(i8, u64)])];
         let cases: [(&str, Gathers); 10] = [
-            ("first seen: all of it", &[(&[sight(1, 1, 0, 5), sight(2, 1, 3, 70)], &[(3, 70)])]),
-            ("exits", &[(&[sight(1, 1, 3, 5), sight(2, 1, 3, 70)], &[(3, 75)]), (&[sight(1, 1, 3, 6)], &[(3, 76)])]),
-            ("born", &[(&[sight(1, 1, 3, 5)], &[(3, 5)]), (&[sight(1, 1, 3, 5), sight(2, 6, 3, 9)], &[(3, 14)])]),
-            ("missed", &[(&[sight(1, 1, 3, 5)], &[(3, 5)]), (&[sight(1, 1, 3, 5), sight(2, 1, 3, 9)], &[(3, 5)])]),
-            ("3 to 7", &[(&[sight(1, 1, 3, 50)], &[(3, 50)]), (&[sight(1, 1, 7, 51)], &[(3, 50), (7, 1)])]),
+            ("first seen: all of it", &[(&[reading(1, 1, 0, 5), reading(2, 1, 3, 70)], &[(3, 70)])]),
+            (
+                "exits",
+                &[(&[reading(1, 1, 3, 5), reading(2, 1, 3, 70)], &[(3, 75)]), (&[reading(1, 1, 3, 6)], &[(3, 76)])],
+            ),
+            ("born", &[(&[reading(1, 1, 3, 5)], &[(3, 5)]), (&[reading(1, 1, 3, 5), reading(2, 6, 3, 9)], &[(3, 14)])]),
+            (
+                "missed",
+                &[(&[reading(1, 1, 3, 5)], &[(3, 5)]), (&[reading(1, 1, 3, 5), reading(2, 1, 3, 9)], &[(3, 5)])],
+            ),
+            ("3 to 7", &[(&[reading(1, 1, 3, 50)], &[(3, 50)]), (&[reading(1, 1, 7, 51)], &[(3, 50), (7, 1)])]),
             (
                 "0 to 5",
-                &[(&[sight(1, 1, 0, 50)], &[]), (&[sight(1, 1, 5, 51)], &[(5, 0)]), (&[sight(1, 1, 5, 53)], &[(5, 2)])],
+                &[
+                    (&[reading(1, 1, 0, 50)], &[]),
+                    (&[reading(1, 1, 5, 51)], &[(5, 0)]),
+                    (&[reading(1, 1, 5, 53)], &[(5, 2)]),
+                ],
             ),
             (
                 "its tid is used again",
                 &[
-                    (&[sight(1, 1, 3, 1), sight(2, 2, 3, 50)], &[(3, 51)]),
-                    (&[sight(1, 1, 3, 1), sight(2, 6, 3, 60)], &[(3, 111)]),
+                    (&[reading(1, 1, 3, 1), reading(2, 2, 3, 50)], &[(3, 51)]),
+                    (&[reading(1, 1, 3, 1), reading(2, 6, 3, 60)], &[(3, 111)]),
                 ],
             ),
             (
                 "execve by another than the leader",
-                &[(&[sight(1, 1, 3, 1), sight(2, 1, 3, 2000)], &[(3, 2001)]), (&[sight(1, 1, 3, 2003)], &[(3, 2004)])],
+                &[
+                    (&[reading(1, 1, 3, 1), reading(2, 1, 3, 2000)], &[(3, 2001)]),
+                    (&[reading(1, 1, 3, 2003)], &[(3, 2004)]),
+                ],
             ),
             (
                 "the leader survives the others",
-                &[(&[sight(1, 1, 3, 1), sight(2, 1, 3, 2000)], &[(3, 2001)]), (&[sight(1, 1, 3, 9)], &[(3, 2009)])],
+                &[
+                    (&[reading(1, 1, 3, 1), reading(2, 1, 3, 2000)], &[(3, 2001)]),
+                    (&[reading(1, 1, 3, 9)], &[(3, 2009)]),
+                ],
             ),
             (
                 "execve by one that did not count",
-                &[(&[sight(1, 1, 3, 9), sight(2, 1, 0, 7)], &[(3, 9)]), (&[sight(1, 1, 3, 8)], &[(3, 9)])],
+                &[(&[reading(1, 1, 3, 9), reading(2, 1, 0, 7)], &[(3, 9)]), (&[reading(1, 1, 3, 8)], &[(3, 9)])],
             ),
         ];
         for (what, gathers) in cases {
             let (tasks, counted) = Default::default();
             let mut threads = Threads { id: Identity { pid: 1, start: 1 }, tasks, counted };
-            for (at, (sights, expected)) in gathers.iter().enumerate() {
-                threads.take_in(sights, 1, |thread| at == 0 || thread.start >= 5);
+            for (at, (readings, expected)) in gathers.iter().enumerate() {
+                threads.take_in(readings, 1, |thread| at == 0 || thread.start >= 5);
                 let oncpu: Vec<_> = threads.counted.iter().map(|(nice, [_, oncpu, ..])| (nice, *oncpu)).collect();
                 assert_eq!(oncpu, *expected, "{what}, gather {at}");
             }

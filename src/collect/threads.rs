@@ -3,9 +3,9 @@
 use std::io;
 
 use super::{Bounds, Look};
-use crate::account::Outcome;
 use crate::kernel::procfs::{Proc, Schedstat};
 use crate::kernel::stat::{Identity, Stat};
+use crate::ledger::Outcome;
 use crate::log::{Complaint, Trouble};
 
 /// Reader of threads, of one process after the other.

@@ -19,28 +19,29 @@ struct Mutation {
     to: &'static str,
 }
 
-const LEDGER: &str = "src/account.rs";
+const LEDGER: &str = "src/ledger/mod.rs";
+const BALANCE: &str = "src/ledger/balance.rs";
 const JOURNAL: &str = "src/journal.rs";
 const TABLE: &str = "src/processes/mod.rs";
 
 const MUTATIONS: [Mutation; 15] = [
     Mutation {
         what: "what was counted while a child lived is not owed",
-        file: LEDGER,
-        from: "let owed = remembered(due, lost.late, 0);",
-        to: "let owed = 0;",
+        file: BALANCE,
+        from: "let expected = remembered(due, lives.late, 0);",
+        to: "let expected = 0;",
     },
     Mutation {
         what: "what is owed is not held against a charge",
-        file: LEDGER,
-        from: ".saturating_sub(self.owed.saturating_add(lost.gone))\n    }\n\n    /// Returns the orphans",
-        to: ".saturating_sub(lost.gone)\n    }\n\n    /// Returns the orphans",
+        file: BALANCE,
+        from: "saturating_sub(self.reaped).saturating_sub(self.expected.saturating_add(lives.all))",
+        to: "saturating_sub(self.reaped).saturating_sub(lives.all)",
     },
     Mutation {
         what: "the lives of one's own children are no part of a life",
-        file: LEDGER,
-        from: ".saturating_add(self.owed).saturating_add(lost.gone)",
-        to: ".saturating_add(self.owed)",
+        file: BALANCE,
+        from: ".saturating_add(self.expected).saturating_add(lives.all)",
+        to: ".saturating_add(self.expected)",
     },
     Mutation {
         what: "the dead are put in order by pid, not by depth",
@@ -50,14 +51,14 @@ const MUTATIONS: [Mutation; 15] = [
     },
     Mutation {
         what: "the charge for one that vanished is expected at once",
-        file: LEDGER,
-        from: "late: if late { life } else { lost.late },",
-        to: "late: if late { 0 } else { lost.late },",
+        file: BALANCE,
+        from: "late: if is_late { life } else { lives.late },",
+        to: "late: if is_late { 0 } else { lives.late },",
     },
     Mutation {
         what: "orphans are not looked for above",
         file: LEDGER,
-        from: "self.raise_the_orphans(sights, &mut depths);",
+        from: "self.place_orphans(members, &mut depths);",
         to: "",
     },
     Mutation {

@@ -1,0 +1,145 @@
+//! The rule for one process: its reaped time against the lives of its children.
+
+use serde::{Deserialize, Serialize};
+
+use super::Charge;
+use super::orphans::Orphans;
+use crate::kernel::stat::TICK;
+
+/// Most CPU that the two texts of a reaped time (cutime and cstime, in whole ticks) can hide.
+pub(super) const HIDDEN: u64 = 2 * TICK;
+
+/// CPU of one process as of the last gather, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Balance {
+    /// Own time.
+    pub(super) own: u64,
+    /// Reaped time.
+    pub(super) reaped: u64,
+    /// CPU that was counted before and that the kernel will still add to the reaped time.
+    #[serde(rename = "owed")]
+    pub(super) expected: u64,
+    /// CPU of orphans that was counted before, and that the kernel will add to the reaped time if this process is the one that reaps them.
+    /// Unlike `expected`, it is no part of the process's life.
+    #[serde(default, rename = "doubt")]
+    pub(super) possible: u64,
+    /// Part of `expected` that is `possible` at every ancestor. It is over there when this process's life goes up, since the life has it.
+    #[serde(default)]
+    pub(super) raised: u64,
+}
+
+/// Lives of the children of one process that exited since the last gather, to be compared with its next Δreaped; ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Lives {
+    /// Sum of the lives.
+    pub(super) all: u64,
+    /// Part of `all` that the next Δreaped may not contain yet.
+    pub(super) late: u64,
+    /// Part of `all` that is known by exit records.
+    pub(super) recorded: u64,
+    /// Part of `all` that came through a child which has exited as well: an orphan may have been among them, which a subreaper above has
+    /// reaped.
+    pub(super) orphaned: u64,
+    /// Part of `orphaned` that is known by exit records.
+    pub(super) orphaned_recorded: u64,
+    /// Lives of orphans below another process that this one may have reaped.
+    pub(super) possible: u64,
+    /// Part of `possible` that the next Δreaped may not contain yet.
+    pub(super) possible_late: u64,
+    /// Part of `late` that is `possible` at every ancestor from now on.
+    pub(super) raised: u64,
+    /// Part of what was `possible` here at earlier gathers that is over.
+    pub(super) resolved: u64,
+}
+
+impl Lives {
+    pub(super) fn add(&mut self, other: Self) {
+        let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
+        add(&mut self.all, other.all);
+        add(&mut self.late, other.late);
+        add(&mut self.recorded, other.recorded);
+        add(&mut self.orphaned, other.orphaned);
+        add(&mut self.orphaned_recorded, other.orphaned_recorded);
+        add(&mut self.possible, other.possible);
+        add(&mut self.possible_late, other.possible_late);
+        add(&mut self.raised, other.raised);
+        add(&mut self.resolved, other.resolved);
+    }
+}
+
+impl Balance {
+    /// Returns the life of this process: the CPU that the kernel adds to the reaped time of the process that reaps it, as
+    /// far as it is known. It contains the lives of its children, and what is still expected of earlier ones.
+    fn life(self, lives: Lives) -> u64 {
+        self.own.saturating_add(self.reaped).saturating_add(self.expected).saturating_add(lives.all)
+    }
+
+    /// Returns the life of this process as one of the lives of its parent's children.
+    pub(super) fn life_with(self, lives: Lives, is_late: bool, is_recorded: bool) -> Lives {
+        let life = self.life(lives);
+        let recorded = if is_recorded { life.saturating_sub(lives.all) } else { 0 };
+        Lives {
+            all: life,
+            late: if is_late { life } else { lives.late },
+            recorded: recorded.saturating_add(lives.recorded),
+            orphaned: lives.all.saturating_add(self.raised),
+            orphaned_recorded: lives.recorded,
+            resolved: lives.resolved.saturating_add(self.raised),
+            ..Lives::default()
+        }
+    }
+
+    /// Returns the part of the lives that a reaped time does not show.
+    pub(super) fn due(self, lives: Lives, reaped: u64) -> u64 {
+        (self.expected.saturating_add(lives.all)).saturating_sub(reaped.saturating_sub(self.reaped))
+    }
+
+    /// Returns the part of a reaped time that no life explains.
+    pub(super) fn excess(self, lives: Lives, reaped: u64) -> u64 {
+        reaped.saturating_sub(self.reaped).saturating_sub(self.expected.saturating_add(lives.all))
+    }
+
+    /// Returns the part of the lives that an ancestor may have reaped instead of this process.
+    ///
+    /// Exit records do not contain who reaps an orphan. Up to [`HIDDEN`] of recorded lives are taken to be reaped here, since the texts may
+    /// hide as much, unless there is a subreaper above.
+    pub(super) fn orphans(
+        self,
+        lives: Lives,
+        reaped: u64,
+        is_zombie: bool,
+        has_subreaper: impl FnOnce() -> bool,
+    ) -> Orphans {
+        let due = self.due(lives, reaped);
+        let (orphaned, recorded) =
+            if is_zombie { (lives.all, lives.recorded) } else { (lives.orphaned, lives.orphaned_recorded) };
+        if due.min(orphaned) == 0 {
+            return Orphans::default();
+        }
+        let unrecorded = orphaned.saturating_sub(recorded);
+        let hidden = if has_subreaper() { 0 } else { HIDDEN };
+        let all = due.min(unrecorded.saturating_add(recorded.min(due.saturating_sub(hidden))));
+        let doubtful = all.min(unrecorded.max(lives.late));
+        Orphans { certain: all - doubtful, doubtful, late: lives.late }
+    }
+
+    /// Takes in new times, by the rule. Returns the charge.
+    pub(super) fn settle(&mut self, lives: Lives, own: u64, reaped: u64, is_stale: bool) -> Charge {
+        let own = own.max(self.own);
+        let reaped = reaped.max(self.reaped);
+        let used = own - self.own;
+        let unexplained = self.excess(lives, reaped);
+        let possible = self.possible.saturating_sub(lives.resolved).saturating_add(lives.possible);
+        let (counted, possible) = (unexplained.saturating_sub(possible), possible.saturating_sub(unexplained));
+        let due = self.due(lives, reaped);
+        // Together no more than the texts can hide, besides what is late.
+        let remembered = |due: u64, late, besides| {
+            let hidden = HIDDEN.saturating_sub(besides);
+            if is_stale { due } else { due.min(hidden.saturating_add(late)) }
+        };
+        let expected = remembered(due, lives.late, 0);
+        let possible = remembered(possible, lives.possible_late, expected);
+        *self = Self { own, reaped, expected, possible, raised: lives.raised.min(expected) };
+        Charge { own: used, reaped: counted }
+    }
+}

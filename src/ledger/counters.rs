@@ -1,0 +1,211 @@
+//! Plain counters: values that only grow, and that no parent is charged for when a process exits.
+
+use std::iter::Peekable;
+use std::vec::IntoIter;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::stat::Identity;
+
+/// Something that only counts up: what lies between two readings was gained, and gains add up.
+pub trait Counter: Clone + Default {
+    /// Returns the growth since an earlier reading. A value that fell has not grown.
+    #[must_use]
+    fn since(&self, earlier: &Self) -> Self;
+
+    /// Takes in what was gained.
+    fn add(&mut self, gained: &Self);
+}
+
+/// Result of reading the counters of a process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome<T> {
+    /// The counters as read.
+    Known(T),
+    /// The process has gone since it was seen: what was last read stands.
+    Gone,
+    /// The counters could not be read.
+    Unknown,
+}
+
+/// Counters of one process.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Counted<T> {
+    id: Identity,
+    /// As last read, if ever.
+    value: Option<T>,
+    /// As it was when it was first read, and all that it gained since: what is read may fall, this does not.
+    total: T,
+    /// Gained since the last gather.
+    #[serde(skip)]
+    gained: T,
+    /// The counters could not be read now.
+    #[serde(skip)]
+    unknown: bool,
+}
+
+/// Takes the entry of a process out of entries sorted by pid. Processes are asked for in the same order.
+pub fn take_known<T>(before: &mut Peekable<IntoIter<T>>, id: Identity, id_of: impl Fn(&T) -> Identity) -> Option<T> {
+    while before.next_if(|known| id_of(known) < id).is_some() {}
+    before.next_if(|known| id_of(known) == id)
+}
+
+/// The plain counters of processes, whatever series they are in.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(bound = "T: Counter + Serialize + serde::de::DeserializeOwned")]
+pub struct Counters<T> {
+    /// Sorted by pid.
+    all: Vec<Counted<T>>,
+}
+
+impl<T: Counter> Counters<T> {
+    /// Takes in one gather: for each process, sorted by pid, whether it was born since the last gather, and its counters.
+    /// Other processes are forgotten. A first reading counts in full if the process was born since the last gather, else
+    /// not at all.
+    pub fn settle(&mut self, outcomes: impl IntoIterator<Item = (Identity, bool, Outcome<T>)>) {
+        let mut before = std::mem::take(&mut self.all).into_iter().peekable();
+        self.all.extend(outcomes.into_iter().map(|(id, newborn, outcome)| {
+            let (earlier, mut total) = match take_known(&mut before, id, |counted| counted.id) {
+                Some(Counted { value, total, .. }) => (value, total),
+                None => (None, T::default()),
+            };
+            let unknown = matches!(outcome, Outcome::Unknown);
+            let (value, gained) = match (outcome, earlier) {
+                (Outcome::Known(value), Some(earlier)) => {
+                    let gained = value.since(&earlier);
+                    total.add(&gained);
+                    (Some(value), gained)
+                }
+                (Outcome::Known(value), None) => {
+                    total = value.clone();
+                    let gained = if newborn { value.clone() } else { value.since(&value) };
+                    (Some(value), gained)
+                }
+                (Outcome::Gone | Outcome::Unknown, earlier) => (earlier, T::default()),
+            };
+            Counted { id, value, total, gained, unknown }
+        }));
+    }
+
+    /// Returns the last reading of a process.
+    #[must_use]
+    pub fn last(&self, id: Identity) -> Option<&T> {
+        self.get(id)?.value.as_ref()
+    }
+
+    /// Returns the growth of a process's counters since their first reading, with that reading; never falls. `None`: they
+    /// could not be read now.
+    #[must_use]
+    pub fn total(&self, id: Identity) -> Option<&T> {
+        let counted = self.get(id).filter(|counted| !counted.unknown && counted.value.is_some())?;
+        Some(&counted.total)
+    }
+
+    fn get(&self, id: Identity) -> Option<&Counted<T>> {
+        let index = self.all.binary_search_by_key(&id, |counted| counted.id).ok()?;
+        self.all.get(index)
+    }
+}
+
+/// Counter of a series: the growth of its members' counters while they were members. It keeps that of exited ones.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally<T> {
+    total: T,
+    /// The counters of a member could not be read now.
+    unknown: bool,
+}
+
+impl<T: Counter> Tally<T> {
+    /// Takes in one gather: the members, and for each whether its growth since the last gather counts.
+    pub fn take_in(&mut self, members: &[(Identity, bool)], counters: &Counters<T>) {
+        self.unknown = false;
+        for (id, counts) in members {
+            match counters.get(*id) {
+                Some(counted) if !counted.unknown && *counts => self.total.add(&counted.gained),
+                // Nothing of it, but of all that it counts.
+                Some(counted) if !counted.unknown => self.total.add(&counted.gained.since(&counted.gained)),
+                _ => self.unknown = true,
+            }
+        }
+    }
+
+    /// Adds the growth of processes that have no counters of their own.
+    pub fn credit(&mut self, gained: &T) {
+        self.total.add(gained);
+    }
+
+    /// The total, unless it could not be read of some member.
+    #[must_use]
+    pub fn total(&self) -> Option<&T> {
+        Some(&self.total).filter(|_| !self.unknown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(pid: u32) -> Identity {
+        Identity { pid, start: u64::from(pid) }
+    }
+
+    impl Counter for u64 {
+        fn since(&self, earlier: &Self) -> Self {
+            self.saturating_sub(*earlier)
+        }
+
+        fn add(&mut self, gained: &Self) {
+            *self += gained;
+        }
+    }
+
+    /// What a series of one process has, gather by gather: what was read, whether it was born since, and the total.
+    #[test]
+    fn a_plain_counter_gains_what_lies_between_two_readings() {
+        use Outcome::{Gone, Known, Unknown};
+        type Gather = (Outcome<u64>, bool, Option<u64>);
+        let cases: [&[Gather]; 7] = [
+            &[(Known(70), false, Some(0)), (Known(75), false, Some(5)), (Known(75), false, Some(5))],
+            &[(Known(70), true, Some(70)), (Known(75), false, Some(75))],
+            &[(Known(70), false, Some(0)), (Known(60), false, Some(0)), (Known(65), false, Some(5))],
+            &[(Known(70), false, Some(0)), (Unknown, false, None), (Known(80), false, Some(10))],
+            &[(Known(70), false, Some(0)), (Gone, false, Some(0))],
+            &[(Unknown, true, None), (Known(70), false, Some(0)), (Known(71), false, Some(1))],
+            &[(Gone, false, Some(0)), (Known(70), false, Some(0))],
+        ];
+        for case in cases {
+            let (mut counters, mut tally) = (Counters::default(), Tally::default());
+            for (at, (outcome, newborn, total)) in case.iter().enumerate() {
+                counters.settle([(id(7), *newborn, *outcome)]);
+                tally.take_in(&[(id(7), true)], &counters);
+                assert_eq!(tally.total().copied(), *total, "{case:?} at {at}");
+            }
+        }
+    }
+
+    /// A reading that falls is a new base: nothing falls, and growth goes on.
+    #[test]
+    fn what_a_process_has_counted_never_falls() {
+        let mut counters = Counters::default();
+        let totals = [100_u64, 190, 110, 120, 200].map(|value| {
+            counters.settle([(id(7), false, Outcome::Known(value))]);
+            counters.total(id(7)).copied()
+        });
+        assert_eq!(totals, [100, 190, 190, 200, 280].map(Some));
+    }
+
+    #[test]
+    fn a_tally_keeps_what_the_gone_had_and_leaves_out_what_does_not_count() {
+        let (mut counters, mut tally) = (Counters::default(), Tally::default());
+        let known = |pid, value| (id(pid), true, Outcome::Known(value));
+        counters.settle([known(1, 10_u64), known(2, 20), known(3, 40)]);
+        tally.take_in(&[(id(1), true), (id(2), true), (id(3), false)], &counters);
+        assert_eq!(tally.total(), Some(&30));
+        counters.settle([known(1, 11)]);
+        tally.take_in(&[(id(1), true)], &counters);
+        assert_eq!(tally.total(), Some(&31));
+        assert_eq!((counters.total(id(1)), counters.total(id(2))), (Some(&11), None));
+        tally.take_in(&[(id(1), true), (id(9), true)], &counters);
+        assert_eq!(tally.total(), None, "a member of which nothing is known");
+    }
+}

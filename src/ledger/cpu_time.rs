@@ -1,0 +1,74 @@
+//! CPU of a series: charges of its members, and the cpu.stat of its cgroups.
+
+use serde::{Deserialize, Serialize};
+
+/// A counter of CPU: what the members of a series were charged, and the cgroups that carry it for them. ns.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuTime {
+    total: u64,
+    cgroups: CgroupMeter,
+}
+
+impl CpuTime {
+    /// Takes in what members were charged since the last gather.
+    pub fn credit(&mut self, charge: u64) {
+        self.total = self.total.saturating_add(charge);
+    }
+
+    /// Takes in what cgroups used: see [`CgroupMeter::settle`].
+    pub fn meter(&mut self, usages: Vec<(u64, u64)>, all: bool, first: bool) {
+        let charge = self.cgroups.settle(usages, all, first);
+        self.credit(charge);
+    }
+
+    /// Returns the sum; only grows.
+    #[must_use]
+    pub fn total(&self) -> u64 {
+        self.total
+    }
+}
+
+/// The CPU of a series' cgroups: each is its inode, and the kernel's own counter says what it used, its dead included.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CgroupMeter {
+    /// inode and usage (ns) of each, as of the last gather.
+    usages: Vec<(u64, u64)>,
+}
+
+impl CgroupMeter {
+    /// Takes in one gather: inode and usage of each cgroup. Returns the charge, ns. A cgroup that did not exist at the last
+    /// gather counts in full, except at the first gather of these cgroups. Where not all cgroups could be read, the others
+    /// are remembered.
+    pub fn settle(&mut self, mut usages: Vec<(u64, u64)>, all: bool, first: bool) -> u64 {
+        let before = |inode| self.usages.iter().find(|(known, _)| *known == inode).map(|(_, usage)| *usage);
+        let charge = usages.iter().map(|(inode, usage)| match before(*inode) {
+            Some(before) => usage.saturating_sub(before),
+            None if first => 0,
+            None => *usage,
+        });
+        let charge = charge.fold(0, u64::saturating_add);
+        if !all {
+            let unread = self.usages.iter().filter(|(known, _)| !usages.iter().any(|(inode, _)| inode == known));
+            let unread: Vec<_> = unread.copied().collect();
+            usages.extend(unread);
+        }
+        self.usages = usages;
+        charge
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cgroup_is_its_inode() {
+        let mut meter = CgroupMeter::default();
+        assert_eq!(meter.settle(vec![(10, 700)], true, true), 0, "what was there before us does not count");
+        assert_eq!(meter.settle(vec![(10, 800)], true, false), 100);
+        assert_eq!(meter.settle(vec![(11, 30)], true, false), 30, "made anew: all of it is since the last gather");
+        assert_eq!(meter.settle(vec![(11, 20), (12, 5)], true, false), 5, "a counter that falls gives nothing");
+        assert_eq!(meter.settle(vec![(12, 6)], false, false), 1);
+        assert_eq!(meter.settle(vec![(11, 25), (12, 6)], true, false), 5, "one that could not be read is not new");
+    }
+}

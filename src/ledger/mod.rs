@@ -1,0 +1,522 @@
+//! The ledger: the CPU that each member is charged at a gather, including the CPU of processes below it that could not be
+//! read.
+//!
+//! This is the only place that subtracts CPU times, and it does no I/O. For each member at each gather, in ns:
+//!
+//! ```text
+//! own       utime + stime: its own time
+//! reaped    cutime + cstime: the lives of the children that it reaped, with the lives that these had reaped
+//! lives     the lives of its children that exited since the last gather, as last read or as recorded
+//! due       = expected + lives − Δreaped      counted before, and not in its reaped time so far
+//! used      own times of unobserved processes, by their exit records, if it is their nearest ancestor by birth
+//! charge    = Δown + max(0, −due) + used      never negative
+//! expected  = min(max(0, due), hidden)        what the kernel will still add to its reaped time
+//! ```
+//!
+//! A negative `due` is CPU of children that were never read, or that children used after they were last read. A positive
+//! one was counted while the children were alive: it must not count again when their parent's reaped time shows it.
+//!
+//! A process whose parent exits as well is an orphan for a moment, and an ancestor that is a subreaper may reap it:
+//! `orphans.rs`.
+
+mod balance;
+mod counters;
+mod cpu_time;
+mod depth;
+mod orphans;
+mod rate;
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::kernel::stat::Identity;
+use crate::processes::Presence;
+use balance::{Balance, Lives};
+pub use counters::{Counter, Counters, Outcome, Tally, take_known};
+pub use cpu_time::{CgroupMeter, CpuTime};
+use depth::Depths;
+pub use rate::{Rate, share};
+
+/// CPU times of a member, as read at one gather; ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MemberTimes {
+    /// The process.
+    pub id: Identity,
+    /// Pid of the parent.
+    pub ppid: u32,
+    /// Pid of the nearest ancestor by birth of a newborn that has another parent now; else the parent's.
+    pub birth_parent: u32,
+    /// Own time, or a lower bound of it.
+    pub own: u64,
+    /// Reaped time.
+    pub reaped: u64,
+    /// The process is a zombie, which reaps no children any more.
+    pub zombie: bool,
+    /// The process was born since the last gather: all of its times count. Of any other, a first reading counts nothing.
+    pub newborn: bool,
+    /// The process could not be read this time: the times are those of the last gather, and what is expected stays so.
+    pub stale: bool,
+}
+
+/// CPU that a process is charged at one gather, ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Charge {
+    /// Own time.
+    pub own: u64,
+    /// CPU of children that were never read, or that they used after they were last read.
+    pub reaped: u64,
+}
+
+impl Charge {
+    /// Returns the sum.
+    #[must_use]
+    pub fn total(self) -> u64 {
+        self.own.saturating_add(self.reaped)
+    }
+}
+
+/// Exit record of a process that was a member, or was born since the last gather and read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ExitedMember {
+    /// The process.
+    pub id: Identity,
+    /// Pid of the parent at the exit, whose reaped time it goes to if that one reaps it. 0: it had none.
+    pub ppid: u32,
+    /// Lower bound of its own time, ns.
+    pub own: u64,
+    /// The process was born since the last gather.
+    pub newborn: bool,
+}
+
+/// CPU of unobserved processes below a process, by their exit records; ns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UnobservedBelow {
+    /// The process.
+    pub id: Identity,
+    /// Own times of those whose nearest ancestor by birth it is.
+    pub used: u64,
+    /// Lives of those whose parent it was when they exited. Its reaped time has them now, or never will.
+    pub lives: u64,
+    /// Part of `lives` that came through a process which has exited too.
+    pub orphaned: u64,
+    /// Part of `lives` that its reaped time may not show yet.
+    pub late: u64,
+    /// An orphan became its child.
+    pub is_subreaper: bool,
+}
+
+/// Exit records since the last gather; none by a scan. Both lists are sorted by pid.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Exits {
+    /// Processes that have, or get, an account.
+    pub members: Vec<ExitedMember>,
+    /// Sums of the others.
+    pub unobserved: Vec<UnobservedBelow>,
+}
+
+impl Exits {
+    /// Returns the own times of unobserved processes whose nearest ancestor by birth is this process.
+    fn used_below(&self, id: Identity) -> u64 {
+        let index = self.unobserved.binary_search_by_key(&id, |below| below.id);
+        index.ok().and_then(|index| self.unobserved.get(index)).map_or(0, |below| below.used)
+    }
+}
+
+/// Charges of one gather.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Charges {
+    /// Charges of the members, in their order.
+    pub living: Vec<Charge>,
+    /// Charges of processes that exited, sorted by pid: members, and ancestors of unobserved processes.
+    pub exited: Vec<(Identity, Charge)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct Account {
+    id: Identity,
+    ppid: u32,
+    cpu: Balance,
+    /// An orphan became its child.
+    #[serde(default, rename = "adopts")]
+    is_subreaper: bool,
+}
+
+impl Account {
+    /// An account whose base is the first reading.
+    fn opened_by(member: &MemberTimes) -> Self {
+        let cpu = Balance { own: member.own, reaped: member.reaped, ..Balance::default() };
+        Self { id: member.id, ppid: member.ppid, cpu, is_subreaper: false }
+    }
+}
+
+/// Accounts of the members: one for each, however many series it is in.
+#[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ledger {
+    /// Sorted by pid.
+    accounts: Vec<Account>,
+    /// Lives of children that exited, by index in `accounts`. Empty between two gathers.
+    #[serde(skip)]
+    lives: BTreeMap<usize, Lives>,
+}
+
+impl Ledger {
+    /// Charges the members, sorted by pid, with the CPU since the last gather. `presence` returns what became of a process that is no
+    /// member now. A process that exists and is no member any more is forgotten.
+    pub fn settle(
+        &mut self,
+        members: &[MemberTimes],
+        exits: &Exits,
+        presence: impl Fn(Identity) -> Presence + Copy,
+    ) -> Charges {
+        let newborn = members.iter().filter(|member| member.newborn).map(|member| (member.id, member.birth_parent));
+        let exited_newborn = exits.members.iter().filter(|exited| exited.newborn);
+        self.open_accounts(newborn.chain(exited_newborn.map(|exited| (exited.id, exited.ppid))));
+        self.note_subreapers(members, exits);
+        let exited = self.charge_exited(exits, presence);
+        for UnobservedBelow { id, lives: all, orphaned, late, .. } in exits.unobserved.iter().copied() {
+            if let Some(index) = self.find(id) {
+                let recorded = Lives { recorded: all, orphaned_recorded: orphaned, ..Lives::default() };
+                self.add_lives(index, Lives { all, late, orphaned, ..recorded });
+            }
+        }
+        let mut depths = Depths::new(self.accounts.len());
+        self.pass_lives_up(exits, presence, &mut depths);
+        self.resolve_possible(members);
+        self.place_orphans(members, &mut depths);
+        let living = members.iter().map(|member| {
+            let Some(index) = self.find(member.id) else { return Charge::default() };
+            let lives = self.lives.remove(&index).unwrap_or_default();
+            let Some(account) = self.accounts.get_mut(index) else { return Charge::default() };
+            account.ppid = member.ppid;
+            let mut charge = account.cpu.settle(lives, member.own, member.reaped, member.stale);
+            charge.reaped = charge.reaped.saturating_add(exits.used_below(member.id));
+            charge
+        });
+        let living = living.collect();
+        self.lives.clear();
+        self.keep(members);
+        Charges { living, exited }
+    }
+
+    /// Returns whether the process had an account after the last gather.
+    #[must_use]
+    pub fn knows(&self, id: Identity) -> bool {
+        self.find(id).is_some()
+    }
+
+    /// Opens an account for each newborn, below its ancestor by birth: known processes may have become its children and exited, and
+    /// been reaped by an ancestor between that one and its parent.
+    fn open_accounts(&mut self, newborn: impl Iterator<Item = (Identity, u32)>) {
+        let before = self.accounts.len();
+        for (id, ppid) in newborn {
+            let known = self.accounts.get(..before).unwrap_or_default();
+            if known.binary_search_by_key(&id, |account| account.id).is_err() {
+                self.accounts.push(Account { id, ppid, cpu: Balance::default(), is_subreaper: false });
+            }
+        }
+        if self.accounts.len() > before {
+            self.accounts.sort_unstable_by_key(|account| account.id);
+        }
+    }
+
+    /// Brings the accounts of exited processes up to their exit records. Returns their charges.
+    fn charge_exited(&mut self, exits: &Exits, presence: impl Fn(Identity) -> Presence) -> Vec<(Identity, Charge)> {
+        let mut charges = Vec::new();
+        for exited in exits.members.iter().filter(|exited| presence(exited.id) != Presence::Here) {
+            let reaped = exits.used_below(exited.id);
+            if let Some(account) = self.find(exited.id).and_then(|index| self.accounts.get_mut(index)) {
+                let own = exited.own.saturating_sub(account.cpu.own);
+                account.cpu.own = account.cpu.own.saturating_add(own);
+                account.ppid = exited.ppid;
+                charges.push((exited.id, Charge { own, reaped }));
+            }
+        }
+        // A process that exited before the last gather can be the ancestor of a daemon that walks, and has no account any more.
+        let is_charged = |id: Identity| charges.binary_search_by_key(&id, |(id, _)| *id).is_ok();
+        let ancestors = exits.unobserved.iter().filter(|below| presence(below.id) != Presence::Here);
+        let ancestors = ancestors.filter(|below| !is_charged(below.id));
+        let ancestors: Vec<_> = ancestors.map(|below| (below.id, Charge { own: 0, reaped: below.used })).collect();
+        charges.extend(ancestors);
+        charges.sort_unstable_by_key(|(id, _)| *id);
+        charges
+    }
+
+    /// Adds the life of each exited process to the lives of its parent, deepest first: so a life goes up through parents that exited as
+    /// well to the one that is alive.
+    fn pass_lives_up(&mut self, exits: &Exits, presence: impl Fn(Identity) -> Presence, depths: &mut Depths) {
+        let all = self.accounts.iter().map(|account| presence(account.id)).enumerate();
+        let exited = all.filter(|(_, presence)| *presence != Presence::Here);
+        let mut exited: Vec<_> = exited.map(|(index, how)| (depths.get(index, self), index, how)).collect();
+        exited.sort_unstable_by_key(|(depth, index, _)| Reverse((*depth, *index)));
+        for (_, index, how) in exited {
+            let Some(Account { id, cpu, .. }) = self.accounts.get(index).copied() else { continue };
+            if let Some(parent) = self.parent(index) {
+                let lives = self.lives.get(&index).copied().unwrap_or_default();
+                let is_recorded = exits.members.binary_search_by_key(&id, |exited| exited.id).is_ok();
+                self.add_lives(parent, cpu.life_with(lives, how == Presence::Vanished, is_recorded));
+            }
+        }
+    }
+
+    /// Adds to the lives of the children of one account.
+    fn add_lives(&mut self, index: usize, lives: Lives) {
+        self.lives.entry(index).or_default().add(lives);
+    }
+
+    /// Closes all accounts but those of the members, and opens those that are missing.
+    fn keep(&mut self, members: &[MemberTimes]) {
+        let mut living = members.iter().peekable();
+        self.accounts.retain(|account| {
+            while living.next_if(|member| member.id < account.id).is_some() {}
+            living.next_if(|member| member.id == account.id).is_some()
+        });
+        if self.accounts.len() < members.len() {
+            let unknown = members.iter().filter(|member| !self.knows(member.id));
+            let opened: Vec<_> = unknown.map(Account::opened_by).collect();
+            self.accounts.extend(opened);
+            self.accounts.sort_unstable_by_key(|account| account.id);
+        }
+        self.accounts.shrink_to_fit();
+    }
+
+    /// Index of the account of a process.
+    fn find(&self, id: Identity) -> Option<usize> {
+        self.accounts.binary_search_by_key(&id, |account| account.id).ok()
+    }
+
+    /// Index of the account of a member's parent.
+    fn parent(&self, index: usize) -> Option<usize> {
+        let Account { id, ppid, .. } = self.accounts.get(index)?;
+        self.find_before(*ppid, id.start)
+    }
+
+    /// Index of the account with this pid. Where several processes have had the pid since the last gather, it is the last one that started
+    /// by then.
+    fn find_before(&self, pid: u32, start: u64) -> Option<usize> {
+        let end = self.accounts.partition_point(|account| account.id <= Identity { pid, start });
+        let has_pid = |index: &usize| self.accounts.get(*index).is_some_and(|account| account.id.pid == pid);
+        end.checked_sub(1).filter(has_pid).or(Some(end).filter(has_pid))
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::indexing_slicing)]
+mod tests {
+    use super::*;
+
+    const MS: u64 = 1_000_000;
+
+    fn id(pid: u32) -> Identity {
+        Identity { pid, start: u64::from(pid) }
+    }
+
+    /// A process seen before: pid, parent, own and reaped in ms.
+    fn old(pid: u32, ppid: u32, own: u64, reaped: u64) -> MemberTimes {
+        let (own, reaped) = (own * MS, reaped * MS);
+        MemberTimes { id: id(pid), ppid, birth_parent: ppid, own, reaped, zombie: false, newborn: false, stale: false }
+    }
+
+    fn newborn(pid: u32, ppid: u32, own: u64, reaped: u64) -> MemberTimes {
+        MemberTimes { newborn: true, ..old(pid, ppid, own, reaped) }
+    }
+
+    /// One gather: the members now, and the pids that vanished between listing and reading. The charges in ms.
+    fn gather(ledger: &mut Ledger, members: &[MemberTimes], vanished: &[u32]) -> Vec<u64> {
+        let presence = |id: Identity| match members.iter().any(|member| member.id == id) {
+            true => Presence::Here,
+            false if vanished.contains(&id.pid) => Presence::Vanished,
+            false => Presence::Gone,
+        };
+        let charges = ledger.settle(members, &Exits::default(), presence);
+        charges.living.into_iter().map(|charge| charge.total() / MS).collect()
+    }
+
+    #[test]
+    fn a_first_sight_counts_in_full_only_if_it_is_newborn() {
+        let mut ledger = Ledger::default();
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 500, 300), newborn(2, 1, 7, 5)], &[]), [0, 12]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 510, 300), old(2, 1, 7, 5)], &[]), [10, 0]);
+    }
+
+    #[test]
+    fn children_never_seen_are_what_their_parent_is_charged() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 10, 90)], &[]), [100]);
+    }
+
+    #[test]
+    fn a_life_seen_is_not_counted_again_when_it_is_charged() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 40, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 100, 0)], &[]), [0, 60]);
+        // 5 ms more before it died, and 30 ms of children never seen
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [35]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [0]);
+    }
+
+    /// As of a daemon that walks: the child forks on, and dies before the next gather.
+    #[test]
+    fn what_the_child_of_one_that_vanished_has_used_counts_though_neither_was_seen() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0)], &[2]);
+        let unobserved =
+            vec![UnobservedBelow { id: id(2), used: 30 * MS, lives: 0, orphaned: 0, late: 0, is_subreaper: false }];
+        let exits = Exits { members: Vec::new(), unobserved };
+        let presence = |of| if of == id(1) { Presence::Here } else { Presence::Gone };
+        let charges = ledger.settle(&[old(1, 0, 0, 0)], &exits, presence);
+        assert_eq!(charges.exited, [(id(2), Charge { own: 0, reaped: 30 * MS })]);
+    }
+
+    #[test]
+    fn a_charge_hidden_by_rounding_is_owed_and_one_that_never_comes_is_forgotten() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), newborn(2, 1, 15, 0), newborn(3, 1, 500, 0)], &[]);
+        // 2 is reaped: the text shows 10 of its 15 ms, the other 5 come with the next tick
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 10), old(3, 1, 500, 0)], &[]), [0, 0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 20), old(3, 1, 500, 0)], &[]), [5, 0]);
+        // 3 is reaped by nobody: its 500 ms mask the 100 ms of this interval, and 20 ms of the next
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 120)], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 220)], &[]), [80]);
+    }
+
+    #[test]
+    fn the_dead_are_settled_deepest_first_up_to_the_living() {
+        let mut ledger = Ledger::default();
+        let tree = [old(1, 0, 0, 0), old(2, 1, 50, 0), old(3, 2, 70, 0), old(4, 3, 90, 0)];
+        gather(&mut ledger, &tree, &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 211)], &[]), [1]);
+    }
+
+    #[test]
+    fn orphans_that_an_ancestor_adopted_are_not_counted_again() {
+        let mut ledger = Ledger::default();
+        // 1 adopts orphans; 3 and its child 4 die at once: 2 is charged for 3, 1 for 4
+        let tree = [old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 70, 0), old(4, 3, 9000, 0)];
+        gather(&mut ledger, &tree, &[]);
+        let charges = gather(&mut ledger, &[old(1, 0, 0, 9001), old(2, 1, 0, 72)], &[]);
+        assert_eq!(charges.iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn a_zombie_reaps_nobody_so_its_orphans_are_charged_above_it() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 9000, 0)], &[]);
+        let dead = MemberTimes { zombie: true, ..old(2, 1, 0, 0) };
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 9001), dead], &[]), [1, 0]);
+    }
+
+    #[test]
+    fn depth_is_told_by_parents_not_by_pids() {
+        let mut ledger = Ledger::default();
+        let tree = [old(2, 9, 50, 0), old(5, 7, 90, 0), old(7, 2, 70, 0), old(9, 0, 0, 0)];
+        gather(&mut ledger, &tree, &[]);
+        assert_eq!(gather(&mut ledger, &[old(9, 0, 0, 211)], &[]), [1]);
+    }
+
+    /// Told at a worker: 30 ms of shells, of which 20 came through one that is gone. The worker's text shows 20 of them, and its parent is
+    /// charged for 10 ms of which nothing is known.
+    #[test]
+    fn what_texts_hide_is_looked_for_above_only_if_somebody_adopts_there() {
+        for (adopts, above) in [(false, 10), (true, 0)] {
+            let mut ledger = Ledger::default();
+            gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0)], &[]);
+            let told = |pid, lives, adopts| {
+                let (lives, orphaned) = (lives * MS, lives * MS * 2 / 3);
+                UnobservedBelow { id: id(pid), used: lives, lives, orphaned, late: 0, is_subreaper: adopts }
+            };
+            let exits = Exits { members: Vec::new(), unobserved: vec![told(1, 0, adopts), told(2, 30, false)] };
+            let charges = ledger.settle(&[old(1, 0, 0, 10), old(2, 1, 0, 20)], &exits, |_| Presence::Here);
+            let reaped: Vec<_> = charges.living.iter().map(|charge| charge.reaped / MS).collect();
+            assert_eq!(reaped, [above, 30], "{adopts}");
+        }
+    }
+
+    #[test]
+    fn a_deep_chain_whose_pids_wrapped_is_charged_once() {
+        const DEEP: u32 = 3000;
+        // From the top: 1500, 1499, … 1, 3000, 2999, …
+        let pid = |depth: u32| (2 * DEEP - depth + DEEP / 2 - 1) % DEEP + 1;
+        let link = |depth: u32| {
+            let parent = if depth == 0 { 9999 } else { pid(depth - 1) };
+            MemberTimes { id: Identity { pid: pid(depth), start: u64::from(depth) }, ..old(1, parent, 2, 0) }
+        };
+        let root = |reaped| MemberTimes { id: Identity { pid: 9999, start: 0 }, ..old(1, 0, 0, reaped) };
+        let mut all: Vec<_> = (0..DEEP).map(link).chain([root(0)]).collect();
+        all.sort_unstable_by_key(|member| member.id);
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &all, &[]);
+        assert_eq!(gather(&mut ledger, &[root(u64::from(DEEP) * 2 + 7)], &[]), [7]);
+    }
+
+    /// The lower half vanishes at one gather, the upper half is gone at the next, and 10 s of children that nobody has seen are charged: all
+    /// of it counts: the lower half, which was in doubt above, came up with the life of the upper one.
+    #[test]
+    fn a_chain_that_dies_while_it_is_read_is_owed_once() {
+        let chain = |from: u32, to: u32| (from..to).map(|pid| old(pid, pid - 1, 50, 0));
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &chain(1, 101).collect::<Vec<_>>(), &[]);
+        let vanished: Vec<_> = (51..101).collect();
+        assert_eq!(gather(&mut ledger, &chain(1, 51).collect::<Vec<_>>(), &vanished).iter().sum::<u64>(), 0);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 99 * 50 + 10_000)], &[]), [10_000]);
+    }
+
+    #[test]
+    fn the_parent_is_the_last_with_its_pid_that_started_before() {
+        let mut ledger = Ledger::default();
+        let member = |pid, start, ppid| MemberTimes { id: Identity { pid, start }, ..newborn(pid, ppid, 9, 0) };
+        ledger.open_accounts(
+            [(10, 5), (10, 8), (11, 6), (12, 9)].map(|(pid, start)| (member(pid, start, 10).id, 10)).into_iter(),
+        );
+        let parent = |place| ledger.parent(place).map(|parent| ledger.accounts[parent].id.start);
+        assert_eq!([parent(2), parent(3)], [Some(5), Some(8)]);
+    }
+
+    #[test]
+    fn one_that_vanished_between_listing_and_reading_is_charged_now_or_next_time() {
+        for charged_at_once in [true, false] {
+            let mut ledger = Ledger::default();
+            gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
+            // 50 ms of a child never seen, and perhaps the 300 ms already
+            let first = if charged_at_once { 350 } else { 50 };
+            let now = gather(&mut ledger, &[old(1, 0, 0, first)], &[2])[0];
+            let next = gather(&mut ledger, &[old(1, 0, 0, 350)], &[])[0];
+            assert_eq!(now + next, 50, "charged at once: {charged_at_once}");
+        }
+    }
+
+    #[test]
+    fn what_could_not_be_read_waits_without_forgetting() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
+        let stale = MemberTimes { stale: true, ..old(1, 0, 0, 0) };
+        assert_eq!(gather(&mut ledger, &[stale], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 310)], &[]), [10]);
+    }
+
+    #[test]
+    fn a_pid_used_again_is_another_process() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
+        let other = MemberTimes { id: Identity { pid: 2, start: 99 }, ..newborn(2, 1, 4, 0) };
+        // listed, so the old one may have been reaped after its parent was read; here it was before
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 305), other], &[2]), [5, 4]);
+    }
+
+    #[test]
+    fn nothing_ever_falls() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 100, 100)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 50)], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 101, 102)], &[]), [3]);
+    }
+
+    #[test]
+    fn parents_that_go_round_in_a_circle_end() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 2, 5, 0), old(2, 1, 5, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[], &[]), [0; 0]);
+    }
+}

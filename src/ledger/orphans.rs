@@ -1,0 +1,130 @@
+//! Orphans: lives that an ancestor may have reaped instead of the parent.
+//!
+//! When a tree exits at once below a subreaper, the life of a grandchild, as last read, goes to the parent of its exited
+//! parent; the kernel adds it to the reaped time of the subreaper. Without this file it would count twice: here as
+//! expected, there as unexplained. The process that reaped it is an ancestor as of the last gather, since orphans only ever
+//! go to one, and its reaped time has an excess that no life explains. If that may show later, every ancestor has it as
+//! possible: the sum may be too low, never too high.
+
+use super::balance::Lives;
+use super::depth::Depths;
+use super::{Account, Exits, Ledger, MemberTimes};
+
+/// Lives below one process that an ancestor may have reaped instead; ns.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Orphans {
+    /// Recorded lives: but for rounding, they are in the reaped time of the process that reaped them.
+    pub(super) certain: u64,
+    /// Lives that are not recorded, or that reaped times may not show yet.
+    pub(super) doubtful: u64,
+    /// Part of both that reaped times may not show yet.
+    pub(super) late: u64,
+}
+
+impl Orphans {
+    fn are_none(self) -> bool {
+        self.certain == 0 && self.doubtful == 0
+    }
+
+    /// Compares them with the excess of an ancestor. Returns the part that is no longer expected below, and the lives of the ancestor.
+    fn meet(&mut self, excess: u64, is_subreaper: bool) -> (u64, Lives) {
+        let doubtful = self.doubtful.min(excess);
+        let shown = self.certain.min(excess - doubtful);
+        self.doubtful -= doubtful;
+        self.certain -= shown;
+        let (all, left) = (doubtful.saturating_add(shown), self.doubtful);
+        if !is_subreaper {
+            return (shown, Lives { all, possible: left, possible_late: self.late.min(left), ..Lives::default() });
+        }
+        // The rest will show here later, unless the subreaper was exiting, so that an orphan went further up.
+        let certain = std::mem::take(&mut self.certain);
+        let all = all.saturating_add(certain).saturating_add(left);
+        (shown.saturating_add(certain), Lives { all, late: self.late.min(all), ..Lives::default() })
+    }
+}
+
+impl Ledger {
+    /// Marks the subreapers: processes that have become the parent of a known one.
+    pub(super) fn note_subreapers(&mut self, members: &[MemberTimes], exits: &Exits) {
+        let now = members.iter().map(|member| (member.id, member.ppid));
+        let now = now.chain(exits.members.iter().map(|exited| (exited.id, exited.ppid)));
+        let reparented = now.filter(|(id, ppid)| {
+            self.find(*id).and_then(|index| self.accounts.get(index)).is_some_and(|account| account.ppid != *ppid)
+        });
+        let subreapers: Vec<_> = reparented.filter_map(|(id, ppid)| self.find_before(ppid, id.start)).collect();
+        let unobserved = exits.unobserved.iter().filter(|below| below.is_subreaper);
+        let unobserved: Vec<_> = unobserved.filter_map(|below| self.find(below.id)).collect();
+        for index in subreapers.into_iter().chain(unobserved) {
+            if let Some(account) = self.accounts.get_mut(index) {
+                account.is_subreaper = true;
+            }
+        }
+    }
+
+    /// Ends what was possible at the ancestors of a process that got the life of a child with the same CPU in it.
+    pub(super) fn resolve_possible(&mut self, members: &[MemberTimes]) {
+        let resolved =
+            self.lives.iter().filter(|(index, lives)| lives.resolved > 0 && self.is_member(**index, members));
+        let resolved: Vec<_> = resolved.map(|(index, lives)| (*index, lives.resolved)).collect();
+        for (index, resolved) in resolved {
+            let ancestors: Vec<_> = self.ancestors(index).take(self.accounts.len()).collect();
+            ancestors.into_iter().for_each(|above| self.add_lives(above, Lives { resolved, ..Lives::default() }));
+        }
+    }
+
+    /// Moves the lives of orphans to the ancestors that may have reaped them, those of the deepest process first.
+    pub(super) fn place_orphans(&mut self, members: &[MemberTimes], depths: &mut Depths) {
+        let with_lives = self.lives.iter().filter(|(_, lives)| lives.all > 0).map(|(index, _)| *index);
+        let mut parents: Vec<_> = with_lives.map(|index| (depths.get(index, self), index)).collect();
+        parents.sort_unstable_by(|a, b| b.cmp(a));
+        let is_any_subreaper = self.accounts.iter().any(|account| account.is_subreaper);
+        for (depth, index) in parents {
+            let Some(member) = self.member(index, members) else { continue };
+            let Some(Account { cpu, .. }) = self.accounts.get(index).copied() else { continue };
+            let lives = self.lives.get(&index).copied().unwrap_or_default();
+            let depth = depth as usize;
+            let has_subreaper =
+                || is_any_subreaper && self.ancestors(index).take(depth).any(|above| self.is_subreaper(above, members));
+            let mut orphans = cpu.orphans(lives, member.reaped, member.zombie, has_subreaper);
+            let mut next = self.parent(index);
+            for _ in 0..depth {
+                let Some(above) = next.filter(|_| !orphans.are_none()) else { break };
+                next = self.parent(above);
+                let Some(member) = self.member(above, members) else { continue };
+                let Some(Account { cpu, .. }) = self.accounts.get(above).copied() else { continue };
+                let lives = self.lives.get(&above).copied().unwrap_or_default();
+                let is_subreaper = self.is_subreaper(above, members);
+                let (moved, lives) = orphans.meet(cpu.excess(lives, member.reaped), is_subreaper);
+                self.add_lives(above, lives);
+                if let Some(lives) = self.lives.get_mut(&index) {
+                    lives.all = lives.all.saturating_sub(moved);
+                }
+            }
+            if let Some(lives) = self.lives.get_mut(&index) {
+                lives.raised = orphans.doubtful.min(orphans.late);
+            }
+        }
+    }
+
+    /// Returns whether a process is a subreaper, as far as that was seen, and can reap now.
+    fn is_subreaper(&self, index: usize, members: &[MemberTimes]) -> bool {
+        let is_known = self.accounts.get(index).is_some_and(|account| account.is_subreaper);
+        is_known && self.member(index, members).is_some_and(|member| !member.zombie)
+    }
+
+    fn is_member(&self, index: usize, members: &[MemberTimes]) -> bool {
+        self.member(index, members).is_some()
+    }
+
+    /// The times of the process with this account, if it is a member now.
+    fn member<'a>(&self, index: usize, members: &'a [MemberTimes]) -> Option<&'a MemberTimes> {
+        let id = self.accounts.get(index)?.id;
+        let found = members.binary_search_by_key(&id, |member| member.id).ok()?;
+        members.get(found)
+    }
+
+    /// Indexes of the ancestors' accounts, nearest first.
+    fn ancestors(&self, index: usize) -> impl Iterator<Item = usize> {
+        std::iter::successors(self.parent(index), |above| self.parent(*above))
+    }
+}
