@@ -257,7 +257,7 @@ impl Agent {
         self.learn_who_exists()?;
         let scan = (begun, self.host.clock.monotonic());
         let is_undisturbed =
-            self.host.pidfiles.begin_gather(self.host.clock.realtime()) && !self.processes.is_disturbed();
+            self.host.pidfiles.begin_gather(self.host.clock.realtime()) && !self.processes.has_changed();
         let (selection, plan, was_at_rest, members) = match self.standing.take().filter(|_| is_undisturbed) {
             Some(Standing { selection, plan, is_at_rest }) => (selection, plan, is_at_rest, None),
             None => {
@@ -270,7 +270,7 @@ impl Agent {
         // What goes before can take as long as an interval: in a storm thousands are born, and others have the CPUs.
         let (begun, ended) = if self.processes.is_scanned() { scan } else { (begun, self.host.clock.monotonic()) };
         let at = u64::midpoint(begun, ended);
-        let all_rest = members.is_none() && plan.is_of_cpu_and_memory() && self.processes.are_at_rest();
+        let all_rest = members.is_none() && plan.is_of_cpu_and_memory() && self.processes.are_idle();
         if all_rest && was_at_rest {
             self.series.values_mut().for_each(|series| series.rest(at));
         } else {
@@ -313,7 +313,7 @@ impl Agent {
         let series = selection.series.iter().zip(&members);
         let series = series.map(|((tags, selected), members)| (tags, selected, members.as_slice()));
         let plan = Plan::new(measurements(&self.targets), series);
-        self.processes.choose(&plan.ids(), self.host.source.as_mut());
+        self.processes.track(&plan.ids(), self.host.source.as_mut());
         (selection, plan, members)
     }
 
@@ -339,7 +339,7 @@ impl Agent {
         let Host { source, accounting, .. } = host;
         let source = &mut KeepsUp::new(source.as_mut(), accounting);
         // A nice value is changed from outside.
-        if let Some(error) = processes.watch(source, !plan.wants(Measurement::Thread)) {
+        if let Some(error) = processes.read_tracked(source, !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }
         accounting.conclude(processes);
@@ -551,11 +551,11 @@ mod tests {
     use super::*;
     use crate::config::values::AccountBy;
     use crate::events::{EventStream, Messages};
-    use crate::journal::Record;
     use crate::kernel::clock::Clock;
     use crate::kernel::elsewhere::skip;
     use crate::kernel::netlink::Drained;
     use crate::kernel::proc_connector::Event;
+    use crate::processes::Record;
 
     /// What runs by events, as root; else there is none.
     fn agent(child: &Child) -> Option<Agent> {

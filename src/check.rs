@@ -196,8 +196,8 @@ fn check_measurements(
     let measurements = measurements(targets);
     let plan = Plan::new(measurements.clone(), series);
     // It was scanned just now, so that there is nothing to read.
-    processes.choose(&plan.ids(), host.source.as_mut());
-    let _ = processes.watch(host.source.as_mut(), false);
+    processes.track(&plan.ids(), host.source.as_mut());
+    let _ = processes.read_tracked(host.source.as_mut(), false);
     let rows = measurements.into_iter().map(|measurement| {
         let mut complaints = Complaints::default();
         let Host { proc, source, taskstats, .. } = &mut *host;

@@ -17,12 +17,12 @@ use rustix::io::Errno;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
-use crate::journal::{Journal, Record};
 use crate::kernel::epoll;
 use crate::kernel::exit_records::ExitRecords;
 use crate::kernel::netlink::Drained;
 use crate::kernel::proc_connector::{Event, ProcConnector};
 use crate::kernel::test_kill;
+use crate::processes::{Journal, Record};
 use crate::processes::{ProcessSource, Processes};
 
 /// Longest time from the first message until all are taken. The buffers that are asked for hold 43,000 events and 25,000 records, so
@@ -265,7 +265,7 @@ impl EventStream {
     pub fn conclude(&mut self, processes: &mut Processes) {
         self.drain();
         let messages = &self.messages;
-        processes.conclude(&mut self.journal, &|pid| messages.is_reaped(pid));
+        processes.take_late_events(&mut self.journal, &|pid| messages.is_reaped(pid));
     }
 
     /// Takes all messages that have come; returns their number. Exit records are taken first: then the events that came before them

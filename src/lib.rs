@@ -13,7 +13,6 @@ pub mod config;
 pub mod encode;
 pub mod events;
 pub mod host;
-pub mod journal;
 pub mod kernel;
 pub mod ledger;
 pub mod log;

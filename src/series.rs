@@ -12,11 +12,11 @@ use serde::{Deserialize, Serialize};
 use crate::collect::taskstat::Counts;
 use crate::collect::thread::ByNice;
 use crate::collect::{Collectors, Samples};
-use crate::journal::Unseen;
 use crate::kernel::cgroup::Usage;
 use crate::kernel::stat::{Identity, Stat};
 use crate::ledger::{Charge, CpuTime, Rate, Tally};
 use crate::output::{Measurement, Output, Scope};
+use crate::processes::Unobserved;
 use crate::processes::{Presence, Processes};
 use crate::select::{Member, Root};
 
@@ -203,19 +203,19 @@ impl Series {
         if let (true, Some(previous)) = (is_new && self.misses_nothing(&reading), reading.previous) {
             self.rate = Rate::since(previous);
         }
-        let unseen = self.unseen(&reading);
-        self.credit_all(&reading, &unseen);
+        let unobserved = self.unobserved(&reading);
+        self.credit_all(&reading, &unobserved);
         let mut departed = self.departures(&reading);
         let (started, exited) = (self.births(&reading), departed.len() as u64);
         let is_ancestor = |member: &Member| reading.processes.is_exited_ancestor(member.id);
         departed.extend(self.departed.extract_if(.., |member| is_ancestor(member)));
         departed.sort_unstable_by_key(|member| member.id);
-        let unseen = unseen.into_iter().map(|unseen| unseen.count).fold(0, u64::saturating_add);
-        self.started = self.started.saturating_add(started).saturating_add(unseen);
-        self.exited = self.exited.saturating_add(exited).saturating_add(unseen);
+        let unobserved = unobserved.into_iter().map(|unobserved| unobserved.count).fold(0, u64::saturating_add);
+        self.started = self.started.saturating_add(started).saturating_add(unobserved);
+        self.exited = self.exited.saturating_add(exited).saturating_add(unobserved);
         self.count_restarts(&reading);
         self.gauge(&reading);
-        self.metered = reading.cgroups.is_some() || self.is_metered_unseen();
+        self.metered = reading.cgroups.is_some() || self.was_metered();
         if let Some(CgroupReading { usages, all, .. }) = &reading.cgroups {
             let of = |mode: fn(&Usage) -> u64| usages.iter().map(|(inode, usage)| (*inode, mode(usage))).collect();
             let first = reading.previous.is_none();
@@ -235,7 +235,7 @@ impl Series {
     }
 
     /// Adds to the counters what members were charged and what they counted.
-    fn credit_all(&mut self, reading: &Reading, unseen: &[&Unseen]) {
+    fn credit_all(&mut self, reading: &Reading, unobserved: &[&Unobserved]) {
         let gone = self.gone(reading);
         let living = reading.members.iter().filter_map(|member| self.credit(member, reading));
         let gone_too = gone.iter().filter_map(|id| self.credit_gone(*id, reading));
@@ -257,8 +257,8 @@ impl Series {
                 let with_last_words = gone.iter().filter(|id| counters.last(**id).is_some()).map(|id| (*id, true));
                 let all: Vec<_> = members.iter().copied().chain(with_last_words).collect();
                 self.taskstat.take_in(&all, counters);
-                for unseen in unseen {
-                    self.taskstat.credit(&Counts::of(unseen));
+                for unobserved in unobserved {
+                    self.taskstat.credit(&Counts::of(unobserved));
                 }
             }
             if thread {
@@ -269,7 +269,7 @@ impl Series {
 
     /// The reaped members for which there is an exit record, or below which unobserved processes exited. Sorted by pid.
     fn gone(&self, reading: &Reading) -> Vec<Identity> {
-        let told = reading.processes.gone().map(|(id, _)| id).chain(reading.processes.unseen().map(|(id, _)| id));
+        let told = reading.processes.exited().map(|(id, _)| id).chain(reading.processes.unobserved().map(|(id, _)| id));
         let gone: BTreeSet<_> = told.filter(|id| self.has_gone(*id, reading)).collect();
         gone.into_iter().collect()
     }
@@ -277,17 +277,17 @@ impl Series {
     /// Returns whether the process was a member and has been reaped.
     fn has_gone(&self, id: Identity, reading: &Reading) -> bool {
         let was_member = [&self.members, &reading.vanished, &self.departed].iter().any(|of| find(of, id).is_some());
-        was_member && reading.processes.presence(id) != Presence::Here
+        was_member && reading.processes.presence(id) != Presence::Present
     }
 
     /// The sums of unobserved processes below its members.
-    fn unseen<'a>(&self, reading: &Reading<'a>) -> Vec<&'a Unseen> {
+    fn unobserved<'a>(&self, reading: &Reading<'a>) -> Vec<&'a Unobserved> {
         let processes = reading.processes;
         let is_of_it = |id| match find(&reading.members, id) {
             Some(member) => self.counts(member, reading),
             None => self.has_gone(id, reading),
         };
-        processes.unseen().filter(|(id, _)| is_of_it(*id)).map(|(_, unseen)| unseen).collect()
+        processes.unobserved().filter(|(id, _)| is_of_it(*id)).map(|(_, unobserved)| unobserved).collect()
     }
 
     /// Returns the number of cores used since the last line, and the time since then (ns). A line is being written now.
@@ -327,7 +327,7 @@ impl Series {
     /// Returns the total, user and system time (ns) that a member adds. `None`: it comes from a cgroup, or does not count here.
     fn credit(&self, member: &Member, reading: &Reading) -> Option<[u64; 3]> {
         let sample = reading.samples.get(member.id)?;
-        let elsewhere = (member.root.is_none() && self.is_metered_unseen()) || reading.in_cgroup(member.id.pid);
+        let elsewhere = (member.root.is_none() && self.was_metered()) || reading.in_cgroup(member.id.pid);
         let charges = [sample.cpu, sample.user, sample.system];
         (!elsewhere && self.counts(member, reading))
             .then(|| charges.map(|charge| if member.reaps_elsewhere { charge.own } else { charge.total() }))
@@ -340,7 +340,7 @@ impl Series {
     }
 
     /// Returns whether cgroups counted its CPU when they could last be read: their counters go on.
-    fn is_metered_unseen(&self) -> bool {
+    fn was_metered(&self) -> bool {
         self.unknown && self.metered
     }
 
@@ -359,7 +359,7 @@ impl Series {
     /// The members that were reaped since the last gather, including those that could not be read once.
     fn departures(&self, reading: &Reading) -> Vec<Member> {
         let known = without(&self.members, &reading.members);
-        let known = known.filter(|member| reading.processes.presence(member.id) != Presence::Here);
+        let known = known.filter(|member| reading.processes.presence(member.id) != Presence::Present);
         let vanished = without(&reading.vanished, &self.members);
         known.chain(vanished).copied().collect()
     }

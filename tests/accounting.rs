@@ -20,12 +20,12 @@ use telegraf_taskstats::agent::Agent;
 use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::Settings;
 use telegraf_taskstats::host::Host;
-use telegraf_taskstats::journal::{Changes, Journal, Record, Times, Who};
 use telegraf_taskstats::kernel::clock::Clock;
 use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::stat::{Identity, Stat, TICK};
 use telegraf_taskstats::ledger::{Charge, ExitedMember, Exits, Ledger, MemberTimes, UnobservedBelow};
 use telegraf_taskstats::processes::Presence;
+use telegraf_taskstats::processes::{Changes, CpuTimes, Journal, ProcessRef, Record};
 
 use watched::FakeProc;
 
@@ -162,7 +162,7 @@ impl Kernel {
     /// exit(2): a record, and the children go to init.
     fn exit(&mut self, pid: u32) {
         let Process { ppid, own, .. } = *self.run(pid);
-        let used = Times { cpu: own, user: own, system: 0 };
+        let used = CpuTimes { cpu: own, user: own, system: 0 };
         self.records.push(Record { pid, parent: ppid, used, delays: None });
         for child in self.processes.values_mut().filter(|child| child.ppid == pid) {
             child.ppid = INIT;
@@ -208,7 +208,7 @@ impl Kernel {
     }
 
     fn presence(&self, id: Identity) -> Presence {
-        if self.id(id.pid) == Some(id) { Presence::Here } else { Presence::Gone }
+        if self.id(id.pid) == Some(id) { Presence::Present } else { Presence::Reaped }
     }
 
     fn sight(&self, pid: u32, birth_parent: u32) -> MemberTimes {
@@ -307,9 +307,9 @@ struct Follower {
     members: BTreeMap<Identity, u32>,
 }
 
-fn pid_of(who: Who) -> u32 {
+fn pid_of(who: ProcessRef) -> u32 {
     match who {
-        Who::Known(pid) | Who::New(pid) | Who::Exited(Identity { pid, .. }) => pid,
+        ProcessRef::Known(pid) | ProcessRef::Newborn(pid) | ProcessRef::Exited(Identity { pid, .. }) => pid,
     }
 }
 
@@ -332,10 +332,11 @@ impl Follower {
         }
         let kernel = RefCell::new(kernel);
         let is_gone = |pid| !kernel.borrow().processes.contains_key(&pid);
-        let gone = self.journal.let_go(&is_gone);
-        let Changes { births, unseen, .. } = self.journal.settle(|pid, _| kernel.borrow().stat(pid), drop, |_| None);
-        let later = self.journal.conclude(&is_gone, std::iter::empty());
-        assert!(later.records.is_empty() && later.unseen.is_empty(), "nothing happens meanwhile");
+        let gone = self.journal.take_reaped(&is_gone);
+        let Changes { births, unobserved, .. } =
+            self.journal.settle(|pid, _| kernel.borrow().stat(pid), drop, |_| None);
+        let later = self.journal.take_late_events(&is_gone, std::iter::empty());
+        assert!(later.records.is_empty() && later.unobserved.is_empty(), "nothing happens meanwhile");
         let kernel = kernel.into_inner();
         let member = |pid: u32| self.members.keys().find(|id| id.pid == pid).copied();
         let last = gone.into_iter().filter_map(|(pid, record)| {
@@ -348,20 +349,20 @@ impl Follower {
             assert!(self.members.keys().any(|id| id.pid == above), "of the tree");
             self.members.insert(birth.id, above);
         }
-        let unseen = unseen.into_iter().map(|(who, sums)| UnobservedBelow {
+        let unobserved = unobserved.into_iter().map(|(who, sums)| UnobservedBelow {
             id: *self.members.keys().find(|id| id.pid == pid_of(who)).expect("a member"),
             used: sums.used.cpu,
             lives: sums.lives.cpu,
             orphaned: sums.orphaned.cpu,
             late: sums.late.cpu,
-            is_subreaper: sums.adopts,
+            is_subreaper: sums.is_subreaper,
         });
-        let deaths = Exits { members: last, unobserved: unseen.collect() };
+        let deaths = Exits { members: last, unobserved: unobserved.collect() };
         self.settle(kernel, &deaths)
     }
 
     fn settle(&mut self, kernel: &Kernel, deaths: &Exits) -> u64 {
-        self.members.retain(|id, _| kernel.presence(*id) == Presence::Here);
+        self.members.retain(|id, _| kernel.presence(*id) == Presence::Present);
         let sights: Vec<_> = self.members.iter().map(|(id, origin)| kernel.sight(id.pid, *origin)).collect();
         let charges = self.ledger.settle(&sights, deaths, |id| kernel.presence(id));
         let gone = charges.exited.into_iter().map(|(_, charge)| charge);
@@ -398,7 +399,7 @@ fn drawing(tale: &[String]) -> BTreeMap<&'static str, Vec<(String, String)>> {
             let (own, reaped, owed) = known.map_or((0, 0, 0), |(known, owed)| (known.own, known.reaped, *owed));
             // As the document says it, in words of its own: the children seen before that are not there now.
             let gone = before.values().filter(|(child, _)| child.ppid == sight.id.pid);
-            let gone = gone.filter(|(child, _)| kernel.presence(child.id) == Presence::Gone);
+            let gone = gone.filter(|(child, _)| kernel.presence(child.id) == Presence::Reaped);
             let gone: u64 = gone.map(|(child, owed)| child.own + child.reaped + owed).sum();
             let gained = sight.reaped - reaped;
             let due = i128::from(owed + gone) - i128::from(gained);

@@ -6,13 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use telegraf_taskstats::journal::{Journal, Record, Times};
 use telegraf_taskstats::kernel::clock::{Clock, SystemClock};
 use telegraf_taskstats::kernel::own;
 use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::procfs::Proc;
 use telegraf_taskstats::kernel::stat::TICK;
 use telegraf_taskstats::kernel::taskstats::COUNTERS;
+use telegraf_taskstats::processes::{CpuTimes, Journal, Record};
 use telegraf_taskstats::processes::{Processes, Reader};
 
 use crate::goals::Goals;
@@ -28,7 +28,7 @@ const UNSEEN: u64 = 9_760;
 const AT_ONCE: u64 = 40;
 
 const ROOT: u32 = 10;
-/// The pids of the living begin here, those of the unseen there; both wrap.
+/// The pids of the living begin here, those of the unobserved there; both wrap.
 const LIVING: u32 = 100;
 const SHORT_LIVED: u32 = 40_000;
 const WRAPPED: u32 = 30_000;
@@ -146,7 +146,7 @@ impl Host {
 
     fn die(&mut self, pid: u32, parent: u32) {
         let cpu = 5_000_000;
-        let used = Times { cpu, user: cpu, system: 0 };
+        let used = CpuTimes { cpu, user: cpu, system: 0 };
         self.journal.record(Record { pid, parent, used, delays: Some(Box::new([1; COUNTERS])) });
         self.journal.event(Event::Exit { pid, parent: Some(parent) });
         self.gone.insert(pid);
@@ -165,15 +165,15 @@ impl Host {
         let failed = processes.follow(journal, &is_gone, source, SystemClock.boottime());
         ensure!(failed.is_none(), "{failed:?}");
         let root = processes.get(ROOT).context("the root is gone")?.id;
-        processes.choose(&[root], source);
-        let failed = processes.watch(source, true);
+        processes.track(&[root], source);
+        let failed = processes.read_tracked(source, true);
         ensure!(failed.is_none(), "{failed:?}");
-        processes.conclude(journal, &is_gone);
+        processes.take_late_events(journal, &is_gone);
         ensure!(processes.count() == known, "{} of {known} are known", processes.count());
-        let unseen: u64 = processes.unseen().map(|(_, unseen)| unseen.count).sum();
+        let unobserved: u64 = processes.unobserved().map(|(_, unobserved)| unobserved.count).sum();
         let born = self.alive.iter().rev().take(REPLACED as usize);
         let seen = born.filter(|pid| processes.get(**pid).is_some_and(|stat| processes.is_newborn(stat.id)));
-        self.counted += unseen + seen.count() as u64;
+        self.counted += unobserved + seen.count() as u64;
         processes.end_gather();
         self.gone.clear();
         Ok(())

@@ -128,10 +128,10 @@ mod tests {
             let (shown, lacks) = member(PID, *shown, newborn && at == 1);
             let lacking: Lacking = [(shown.id, lacks)].into_iter().filter(|(_, lacks)| lacks.any()).collect();
             if at == 1 && newborn {
-                accounts.settle(&[], &lacking, &Exits::default(), |_| Presence::Here);
+                accounts.settle(&[], &lacking, &Exits::default(), |_| Presence::Present);
             }
             let members = [neighbour(PID - 1), shown, neighbour(PID + 1)];
-            let living = accounts.settle(&members, &lacking, &Exits::default(), |_| Presence::Here).living;
+            let living = accounts.settle(&members, &lacking, &Exits::default(), |_| Presence::Present).living;
             let of_neighbours = [living[0].total(), living[2].total()];
             assert_eq!(of_neighbours, [u64::from(at > 1); 2], "of the neighbours at {at} of {gathers:?}");
             (living[1].own, living[1].reaped)
@@ -182,8 +182,8 @@ mod tests {
         let mut accounts = Accounts::default();
         let parent = |reaped| member(PID, (Some(1), reaped), false);
         let child = MemberTimes { ppid: PID, ..member(PID + 1, (Some(LIFE), Some(0)), false).0 };
-        let presence = |id: Identity| if id.pid == PID { Presence::Here } else { Presence::Gone };
-        accounts.settle(&[parent(Some(0)).0, child], &Lacking::new(), &Exits::default(), |_| Presence::Here);
+        let presence = |id: Identity| if id.pid == PID { Presence::Present } else { Presence::Reaped };
+        accounts.settle(&[parent(Some(0)).0, child], &Lacking::new(), &Exits::default(), |_| Presence::Present);
         for reaped in [None, None, Some(LIFE)] {
             let (parent, lacks) = parent(reaped);
             let lacking: Lacking = [(parent.id, lacks)].into_iter().filter(|(_, lacks)| lacks.any()).collect();

@@ -22,13 +22,13 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use crate::encode::Tags;
-use crate::journal::Times;
 use crate::kernel::procfs::Proc;
 use crate::kernel::stat::Identity;
 use crate::kernel::taskstats::Ask;
 use crate::ledger::{Charge, Charges, ExitedMember, Exits, UnobservedBelow};
 use crate::log::{Complaints, Trouble};
 use crate::output::{Measurement, Output, PsstatField, Scope};
+use crate::processes::CpuTimes;
 use crate::processes::{ProcessSource, Processes};
 use crate::select::{Member, Selected};
 use accounts::{Accounts, Lacking};
@@ -364,7 +364,7 @@ impl Collectors {
     /// Descendants that are no members (of a cgroup's process, in another cgroup) have accounts too: when a member
     /// reaps them, their CPU must not count as the member's.
     fn sample_cpu(&mut self, plan: &Plan, at: u64, look: &mut Look) -> Samples {
-        let stats: Vec<_> = look.processes.watched().collect();
+        let stats: Vec<_> = look.processes.tracked().collect();
         self.unknown.complain(&stats, look);
         let (mut members, mut lacking) = (Vec::with_capacity(stats.len()), Lacking::new());
         let mut samples = Samples { all: Vec::with_capacity(stats.len()), gone: Vec::new() };
@@ -397,20 +397,20 @@ impl Collectors {
 }
 
 /// Returns one kind of time of the processes that exited, from their exit records.
-fn exits(processes: &Processes, of: fn(&Times) -> u64) -> Exits {
-    let members = processes.gone().map(|(id, record)| ExitedMember {
+fn exits(processes: &Processes, of: fn(&CpuTimes) -> u64) -> Exits {
+    let members = processes.exited().map(|(id, record)| ExitedMember {
         id,
         ppid: record.parent,
         own: of(&record.used),
         newborn: processes.is_newborn(id),
     });
-    let unobserved = processes.unseen().map(|(id, sums)| UnobservedBelow {
+    let unobserved = processes.unobserved().map(|(id, sums)| UnobservedBelow {
         id,
         used: of(&sums.used),
         lives: of(&sums.lives),
         orphaned: of(&sums.orphaned),
         late: of(&sums.late),
-        is_subreaper: sums.adopts,
+        is_subreaper: sums.is_subreaper,
     });
     Exits { members: members.collect(), unobserved: unobserved.collect() }
 }

@@ -35,7 +35,7 @@ pub(super) fn times(
     let member = MemberTimes {
         id: stat.id,
         ppid: stat.ppid,
-        birth_parent: processes.origin(stat),
+        birth_parent: processes.birth_parent(stat),
         own: stat.cpu().max(exact.unwrap_or(0)).max(recorded.map_or(0, |record| record.used.cpu)),
         reaped: stat.cutime.saturating_add(stat.cstime),
         zombie: stat.is_zombie(),

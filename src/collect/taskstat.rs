@@ -7,7 +7,6 @@ use serde::{Deserialize, Serialize};
 use super::delay_accounting::DelayAccounting;
 use super::{Look, Plan};
 use crate::encode::Value;
-use crate::journal::Unseen;
 use crate::kernel::capability::Capability;
 use crate::kernel::netlink;
 use crate::kernel::procfs::Proc;
@@ -17,6 +16,7 @@ use crate::ledger::{Counter, Counters, Outcome};
 use crate::log::{Complaint, Trouble};
 use crate::output::Measurement;
 use crate::processes::Processes;
+use crate::processes::Unobserved;
 
 /// Counters of a process, in the order of [`NAMES`]: counts, and ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,8 +25,8 @@ pub struct Counts([u64; COUNTERS]);
 impl Counts {
     /// Returns the sums over processes that started and exited unobserved.
     #[must_use]
-    pub fn of(unseen: &Unseen) -> Self {
-        Self(unseen.delays)
+    pub fn of(unobserved: &Unobserved) -> Self {
+        Self(unobserved.delays)
     }
 
     /// Number of times that the process was put on a CPU.
@@ -138,7 +138,7 @@ impl Taskstat {
         &'a self,
         processes: &'a Processes,
     ) -> impl Iterator<Item = (Identity, bool, Outcome<Counts>)> + 'a {
-        let known = processes.gone().filter(|(id, _)| self.counters.last(*id).is_some() || processes.is_newborn(*id));
+        let known = processes.exited().filter(|(id, _)| self.counters.last(*id).is_some() || processes.is_newborn(*id));
         known.filter_map(|(id, record)| {
             let delays = record.delays.as_ref()?;
             Some((id, processes.is_newborn(id), Outcome::Known(Counts(**delays))))

@@ -224,7 +224,7 @@ impl Ledger {
     /// Brings the accounts of exited processes up to their exit records. Returns their charges.
     fn charge_exited(&mut self, exits: &Exits, presence: impl Fn(Identity) -> Presence) -> Vec<(Identity, Charge)> {
         let mut charges = Vec::new();
-        for exited in exits.members.iter().filter(|exited| presence(exited.id) != Presence::Here) {
+        for exited in exits.members.iter().filter(|exited| presence(exited.id) != Presence::Present) {
             let reaped = exits.used_below(exited.id);
             if let Some(account) = self.find(exited.id).and_then(|index| self.accounts.get_mut(index)) {
                 let own = exited.own.saturating_sub(account.cpu.own);
@@ -235,7 +235,7 @@ impl Ledger {
         }
         // A process that exited before the last gather can be the ancestor of a daemon that walks, and has no account any more.
         let is_charged = |id: Identity| charges.binary_search_by_key(&id, |(id, _)| *id).is_ok();
-        let ancestors = exits.unobserved.iter().filter(|below| presence(below.id) != Presence::Here);
+        let ancestors = exits.unobserved.iter().filter(|below| presence(below.id) != Presence::Present);
         let ancestors = ancestors.filter(|below| !is_charged(below.id));
         let ancestors: Vec<_> = ancestors.map(|below| (below.id, Charge { own: 0, reaped: below.used })).collect();
         charges.extend(ancestors);
@@ -247,7 +247,7 @@ impl Ledger {
     /// well to the one that is alive.
     fn pass_lives_up(&mut self, exits: &Exits, presence: impl Fn(Identity) -> Presence, depths: &mut Depths) {
         let all = self.accounts.iter().map(|account| presence(account.id)).enumerate();
-        let exited = all.filter(|(_, presence)| *presence != Presence::Here);
+        let exited = all.filter(|(_, presence)| *presence != Presence::Present);
         let mut exited: Vec<_> = exited.map(|(index, how)| (depths.get(index, self), index, how)).collect();
         exited.sort_unstable_by_key(|(depth, index, _)| Reverse((*depth, *index)));
         for (_, index, how) in exited {
@@ -325,9 +325,9 @@ mod tests {
     /// One gather: the members now, and the pids that vanished between listing and reading. The charges in ms.
     fn gather(ledger: &mut Ledger, members: &[MemberTimes], vanished: &[u32]) -> Vec<u64> {
         let presence = |id: Identity| match members.iter().any(|member| member.id == id) {
-            true => Presence::Here,
+            true => Presence::Present,
             false if vanished.contains(&id.pid) => Presence::Vanished,
-            false => Presence::Gone,
+            false => Presence::Reaped,
         };
         let charges = ledger.settle(members, &Exits::default(), presence);
         charges.living.into_iter().map(|charge| charge.total() / MS).collect()
@@ -365,7 +365,7 @@ mod tests {
         let unobserved =
             vec![UnobservedBelow { id: id(2), used: 30 * MS, lives: 0, orphaned: 0, late: 0, is_subreaper: false }];
         let exits = Exits { members: Vec::new(), unobserved };
-        let presence = |of| if of == id(1) { Presence::Here } else { Presence::Gone };
+        let presence = |of| if of == id(1) { Presence::Present } else { Presence::Reaped };
         let charges = ledger.settle(&[old(1, 0, 0, 0)], &exits, presence);
         assert_eq!(charges.exited, [(id(2), Charge { own: 0, reaped: 30 * MS })]);
     }
@@ -428,7 +428,7 @@ mod tests {
                 UnobservedBelow { id: id(pid), used: lives, lives, orphaned, late: 0, is_subreaper: adopts }
             };
             let exits = Exits { members: Vec::new(), unobserved: vec![told(1, 0, adopts), told(2, 30, false)] };
-            let charges = ledger.settle(&[old(1, 0, 0, 10), old(2, 1, 0, 20)], &exits, |_| Presence::Here);
+            let charges = ledger.settle(&[old(1, 0, 0, 10), old(2, 1, 0, 20)], &exits, |_| Presence::Present);
             let reaped: Vec<_> = charges.living.iter().map(|charge| charge.reaped / MS).collect();
             assert_eq!(reaped, [above, 30], "{adopts}");
         }

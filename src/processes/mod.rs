@@ -1,35 +1,35 @@
 //! The process table: who exists, whose child, since when.
 //!
 //! It is brought up to date once per gather: by a scan of `/proc`, or by what events told since ([`crate::events`]); then
-//! only those that are watched are read. The order of reading carries the accounting: first it is known who exists, by the
+//! only those that are tracked are read. The order of reading carries the accounting: first it is known who exists, by the
 //! directory's listing or by events, *then* stats are read, a parent *before* its children. So the kernel's charge to a parent for
 //! a child that was read alive cannot be in what was read of the parent, and the charge for a child that was not there must be.
-//! The only ones in doubt are those that were there and gone when they were read: [`Presence::Vanished`].
+//! The only ones in read_again are those that were there and gone when they were read: [`Presence::Vanished`].
 
+mod lifecycle;
 mod reader;
+mod refresh;
+mod scan;
 mod source;
 mod table;
+mod unobserved;
 
 use std::collections::BTreeMap;
-use std::io;
 
-use crate::journal::{Changes, Journal, Later, Record, Unseen, Who};
-use crate::kernel::own;
 use crate::kernel::stat::{Identity, Stat, TICK};
+pub use lifecycle::{Birth, Changes, Journal, LateEvents, ProcessRef};
 pub use reader::Reader;
 pub use source::{ProcessSource, Read};
 use table::Table;
-
-/// After so many births it is worth a fifth of a millisecond to give back what is free.
-const MANY: usize = 1000;
+pub use unobserved::{CpuTimes, Record, Unobserved};
 
 /// What is known of a process seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
     /// It was read.
-    Here,
+    Present,
     /// It was reaped before the reading began: its parent's children's times, read after it, contain its life.
-    Gone,
+    Reaped,
     /// It was reaped before it could be read, and whether its parent was read before or after is not known.
     Vanished,
 }
@@ -44,34 +44,34 @@ pub struct Processes {
     stale: Vec<u32>,
     /// CLOCK_BOOTTIME just before this listing and the two before it, ns.
     listings: [Option<u64>; 3],
-    /// Whether all were read at this gather, and not only those that are watched.
+    /// Whether all were read at this gather, and not only those that are tracked.
     is_scanned: bool,
     /// Whether a process that a scan found for the first time exited before it could be read.
     has_missed: bool,
     /// Those of which more is read, sorted by pid.
-    watched: Vec<Identity>,
+    tracked: Vec<Identity>,
     /// Whether the processes that descend from those chosen may be others, or have other parents or names, than when they were chosen.
-    is_disturbed: bool,
+    has_changed: bool,
     /// Whether none of them had to be read at this gather: each sleeps as it did.
     all_sleep: bool,
     /// The exit records of those that are dead and not reaped.
     records: BTreeMap<Identity, Box<Record>>,
     /// Those that went away since the last gather, with their exit records. Sorted by pid.
-    gone: Vec<(Identity, Record)>,
+    exited: Vec<(Identity, Record)>,
     /// Those that went away while they were to be read, sorted by pid.
     vanished: Vec<Identity>,
     /// The parents of those of them that were zombies: who has adopted one since its record was made is what its stat says.
-    adopters: BTreeMap<Identity, u32>,
+    zombie_parents: BTreeMap<Identity, u32>,
     /// They, and those that went away before: whose pids may still be told of until the next gather. Sorted by pid.
-    departed: Vec<Identity>,
+    recently_exited: Vec<Identity>,
     /// Exited processes that are ancestors of some that were born and have not been read so far. Sorted by pid.
     exited_ancestors: Vec<Identity>,
     /// What stands for those that were born and died since, at others.
-    unseen: BTreeMap<Identity, Unseen>,
+    unobserved: BTreeMap<Identity, Unobserved>,
     /// Those born since, with their nearest ancestors by birth, sorted by pid.
-    born_to: Vec<(Identity, Identity)>,
+    birth_ancestors: Vec<(Identity, Identity)>,
     /// Those of them whose parents are others.
-    strays: Vec<(Identity, Identity)>,
+    reparented: Vec<(Identity, Identity)>,
 }
 
 impl Processes {
@@ -86,158 +86,16 @@ impl Processes {
         self.listings
     }
 
-    /// Scans, at `now` (CLOCK_BOOTTIME, ns). Returns the first error of a process that could not be read though it exists: such stay as they were.
-    ///
-    /// # Errors
-    /// The directory cannot be listed: the table stays as it was.
-    pub fn scan(&mut self, source: &mut dyn ProcessSource, now: u64) -> io::Result<Option<io::Error>> {
-        source.list(&mut self.listed)?;
-        self.begin(now);
-        (self.is_scanned, self.is_disturbed) = (true, true);
-        let mut failed = None;
-        let mut all: Vec<Stat> = Vec::with_capacity(self.listed.len());
-        let watched = std::mem::take(&mut self.watched);
-        for (_, pid) in self.parents_first() {
-            match source.stat_again(pid, &|stat| watched.binary_search(&stat.id).is_ok()) {
-                Ok(stat) => {
-                    self.has_missed |= stat.is_none() && self.table.get(pid).is_none();
-                    all.extend(stat);
-                }
-                Err(error) => {
-                    all.extend(self.table.get(pid));
-                    self.stale.push(pid);
-                    failed.get_or_insert(error);
-                }
-            }
-        }
-        self.watched = watched;
-        self.table = Table::of(all);
-        self.stale.sort_unstable();
-        let mut records = std::mem::take(&mut self.records);
-        records.retain(|id, _| self.get_exactly(*id).is_some());
-        self.records = records;
-        Ok(failed)
+    fn is_tracked(&self, pid: u32) -> bool {
+        with_pid(&self.tracked, pid).is_some()
     }
 
-    /// Takes in what happened since the last gather, as of `now` (CLOCK_BOOTTIME, ns): what was told later is in it as well.
-    /// `is_gone` tells whether a process that died was waited for. Returns the first error of a process that could not be read though
-    /// it exists: it stays as it was, or is read at the next gather.
-    pub fn follow(
-        &mut self,
-        journal: &mut Journal,
-        is_gone: &dyn Fn(u32) -> bool,
-        source: &mut dyn ProcessSource,
-        now: u64,
-    ) -> Option<io::Error> {
-        let departed = std::mem::take(&mut self.departed);
-        self.begin(now);
-        (self.is_scanned, self.listed) = (false, Vec::new());
-        let (mut failed, mut unread) = (None, Vec::new());
-        let gone = journal.let_go(is_gone);
-        gone.iter().for_each(|(pid, _)| source.close(*pid));
-        let mut look = |pid, may_have_ended| match source.stat(pid) {
-            // A thread's stat has what all the threads of its process have used.
-            Ok(Some(_)) if may_have_ended && !source.is_process(pid) => None,
-            Ok(read) => read,
-            Err(error) => {
-                unread.push(pid);
-                failed.get_or_insert(error);
-                None
-            }
-        };
-        let orphans = gone.iter().flat_map(|(pid, _)| self.children(*pid)).map(|child| (child.id.pid, None));
-        let orphans: Vec<_> = orphans.collect();
-        self.let_go(gone);
-        let now_or_before = |pid| with_pid(&self.departed, pid).or_else(|| with_pid(&departed, pid));
-        let Changes { changed, births, unseen } = journal.settle(&mut look, |stat| self.table.add(stat), now_or_before);
-        self.exited_ancestors = journal.exited_ancestors().collect();
-        self.exited_ancestors.sort_unstable();
-        // By what the table was: the pid of one that was known may be another's when those that were added are found.
-        let before = |who| match who {
-            Who::Known(pid) => self.get(pid).map(|stat| stat.id).or_else(|| now_or_before(pid)),
-            Who::New(_) => None,
-            Who::Exited(id) => Some(id),
-        };
-        let unseen: Vec<_> = unseen.into_iter().map(|(who, sums)| (who, before(who), sums)).collect();
-        let ancestors = births.iter().filter_map(|birth| Some((birth.id, birth.ancestor?)));
-        let ancestors: Vec<_> = ancestors.map(|(id, who)| (id, who, before(who))).collect();
-        self.table.find_added();
-        if births.len() > MANY {
-            own::give_all_memory_back(); // what the journal knew of them was in small pieces
-        }
-        let is_watched_or_gone = |id: Identity| self.is_watched(id.pid) || self.get_exactly(id).is_none();
-        self.is_disturbed = self.is_disturbed
-            || births.iter().any(|birth| self.concerns_watched(birth.id.pid))
-            || ancestors.iter().any(|(.., before)| before.is_some_and(is_watched_or_gone));
-        self.records.extend(births.into_iter().filter_map(|birth| Some((birth.id, birth.record?))));
-        for (pid, record) in orphans.into_iter().chain(changed) {
-            self.look_again(pid, record, &mut look);
-            // The dead have no children, waited for or not.
-            if self.get(pid).is_some_and(Stat::is_zombie) {
-                let orphans: Vec<_> = self.children(pid).map(|child| child.id.pid).collect();
-                orphans.into_iter().for_each(|orphan| self.look_again(orphan, None, &mut look));
-            }
-        }
-        // One whose parent went away after that one was to be read, and before it was, has another one now.
-        let is_homeless = |stat: &&Stat| stat.ppid > 0 && self.table.get(stat.ppid).is_none();
-        let homeless = ancestors.iter().filter_map(|(id, ..)| self.get(id.pid)).filter(is_homeless);
-        homeless.map(|stat| stat.id.pid).chain(unread).for_each(|pid| journal.doubt(pid));
-        let now = |who, before: Option<Identity>| match who {
-            Who::Known(_) | Who::Exited(_) => before,
-            Who::New(pid) => self.get(pid).map(|stat| stat.id),
-        };
-        let unseen = unseen.into_iter().filter_map(|(who, before, sums)| Some((now(who, before)?, sums)));
-        let unseen = unseen.collect();
-        let born_to = ancestors.into_iter().filter_map(|(id, who, before)| Some((id, now(who, before)?)));
-        let mut born_to: Vec<_> = born_to.collect();
-        born_to.sort_unstable();
-        let is_elsewhere = |(id, ancestor): &&(Identity, Identity)| {
-            self.get_exactly(*id).is_some_and(|stat| stat.ppid != ancestor.pid)
-        };
-        self.strays = born_to.iter().filter(is_elsewhere).copied().collect();
-        self.born_to = born_to;
-        self.unseen = unseen;
-        failed
+    /// Whether a process, or its parent, is tracked.
+    fn concerns_tracked(&self, pid: u32) -> bool {
+        self.is_tracked(pid) || self.get(pid).is_some_and(|stat| self.is_tracked(stat.ppid))
     }
 
-    /// Takes out those that are gone.
-    fn let_go(&mut self, gone: Vec<(u32, Option<Box<Record>>)>) {
-        for (pid, record) in gone {
-            if let Some(Stat { id, ppid, .. }) = self.table.remove(pid) {
-                self.is_disturbed |= self.is_watched(pid);
-                self.departed.push(id);
-                // Who has adopted a zombie since its record was made is what its stat says.
-                let parent = self.records.remove(&id).map(|_| ppid);
-                self.gone.extend(record.map(|mut record| {
-                    record.parent = parent.unwrap_or(record.parent);
-                    (id, *record)
-                }));
-            }
-        }
-        self.departed.sort_unstable();
-        self.gone.sort_unstable_by_key(|(id, _)| *id);
-    }
-
-    /// Reads one that is not what it was.
-    fn look_again(&mut self, pid: u32, record: Option<Box<Record>>, look: &mut impl FnMut(u32, bool) -> Option<Stat>) {
-        let Some(known) = self.table.get(pid).map(|stat| stat.id) else { return };
-        if let Some(stat) = look(pid, false).filter(|stat| stat.id == known) {
-            self.records.extend(record.map(|record| (stat.id, record)));
-            self.table.update(&stat);
-            self.is_disturbed |= self.concerns_watched(pid);
-        }
-    }
-
-    fn is_watched(&self, pid: u32) -> bool {
-        with_pid(&self.watched, pid).is_some()
-    }
-
-    /// Whether a process, or its parent, is watched.
-    fn concerns_watched(&self, pid: u32) -> bool {
-        self.is_watched(pid) || self.get(pid).is_some_and(|stat| self.is_watched(stat.ppid))
-    }
-
-    /// Whether all were read at this gather, and not only those that are watched.
+    /// Whether all were read at this gather, and not only those that are tracked.
     #[must_use]
     pub fn is_scanned(&self) -> bool {
         self.is_scanned
@@ -250,133 +108,17 @@ impl Processes {
         self.has_missed
     }
 
-    /// Whether those who descend from the processes chosen by [`Processes::choose`] may be others, or have other parents or names, than
+    /// Whether those who descend from the processes chosen by [`Processes::track`] may be others, or have other parents or names, than
     /// they were then. Always so after a scan.
     #[must_use]
-    pub fn is_disturbed(&self) -> bool {
-        self.is_disturbed
-    }
-
-    /// From now on these processes and all that descend from them now are watched.
-    pub fn choose(&mut self, ids: &[Identity], source: &mut dyn ProcessSource) {
-        let watched = self.with_descendants(ids);
-        if watched != self.watched {
-            source.keep(&watched);
-            self.watched = watched;
-        }
-        self.is_disturbed = self.is_scanned;
-    }
-
-    /// Reads those that are watched, unless a scan has, parents first: the known ones oldest first (a parent is never younger than its
-    /// child). Returns the first error of one that could not be read though it exists: such stay as they were.
-    ///
-    /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be as they were for up
-    /// to 30 s.
-    pub fn watch(&mut self, source: &mut dyn ProcessSource, may_doze: bool) -> Option<io::Error> {
-        self.all_sleep = !self.is_scanned;
-        if self.is_scanned {
-            return None;
-        }
-        let mut order: Vec<_> = self.watched.iter().map(|id| (id.start, id.pid)).collect();
-        order.sort_unstable();
-        let mut failed = None;
-        let [now, previous, _] = self.listings;
-        // Whoever was just born may be gone by the next gather.
-        let lasts = |stat: &Stat| !born_between(stat.id, previous, now);
-        for (start, pid) in order {
-            let id = Identity { pid, start };
-            let Some(known) = self.get_exactly(id).copied() else { continue };
-            let read = if may_doze {
-                source.read(&known, now.unwrap_or_default(), &lasts)
-            } else {
-                source.stat_again(pid, &lasts).map(|stat| stat.map_or(Read::Gone, Read::Stat))
-            };
-            match read {
-                Ok(Read::Stat(stat)) if stat.id == id => {
-                    self.all_sleep = false;
-                    self.is_disturbed |= (stat.ppid, stat.comm) != (known.ppid, known.comm);
-                    self.table.update(&stat);
-                }
-                Ok(Read::Same) => {}
-                Ok(Read::Stat(_) | Read::Gone) => self.vanished.push(id),
-                Err(error) => {
-                    self.stale.push(pid);
-                    failed.get_or_insert(error);
-                }
-            }
-        }
-        self.all_sleep &= self.vanished.is_empty() && self.stale.is_empty();
-        self.stale.sort_unstable();
-        self.vanished.sort_unstable();
-        self.is_disturbed |= !self.vanished.is_empty();
-        for id in &self.vanished {
-            source.close(id.pid);
-            let stat = self.table.remove(id.pid);
-            self.adopters.extend(stat.filter(|_| self.records.remove(id).is_some()).map(|stat| (*id, stat.ppid)));
-        }
-        let vanished = &self.vanished;
-        self.watched.retain(|id| vanished.binary_search(id).is_err());
-        failed
-    }
-
-    /// Takes in what was told while the living were read. What of it they were charged for is in what was read of them, or will be:
-    /// nobody knows.
-    pub fn conclude(&mut self, journal: &mut Journal, is_gone: &dyn Fn(u32) -> bool) {
-        let Later { records, unseen } = journal.conclude(is_gone, self.vanished.iter().map(|id| id.pid));
-        self.departed.extend(&self.vanished);
-        self.departed.sort_unstable();
-        for (pid, mut record) in records {
-            if let Some(id) = with_pid(&self.departed, pid) {
-                record.parent = self.adopters.get(&id).copied().unwrap_or(record.parent);
-                self.gone.push((id, *record));
-            }
-        }
-        self.gone.sort_unstable_by_key(|(id, _)| *id);
-        for (who, later) in unseen {
-            let id = match who {
-                Who::Known(pid) | Who::New(pid) => {
-                    self.get(pid).map(|stat| stat.id).or_else(|| with_pid(&self.departed, pid))
-                }
-                Who::Exited(id) => Some(id),
-            };
-            if let Some(id) = id {
-                self.unseen.entry(id).or_default().add_late(&later);
-            }
-        }
-    }
-
-    /// Ends a gather: what happened in it is of no use any more.
-    pub fn end_gather(&mut self) {
-        self.gone = Vec::new();
-        self.unseen = BTreeMap::new();
-        self.born_to = Vec::new();
-        self.strays = Vec::new();
+    pub fn has_changed(&self) -> bool {
+        self.has_changed
     }
 
     /// Whether it was to be read at this gather, and went away before.
     #[must_use]
     pub fn has_vanished(&self, id: Identity) -> bool {
         self.vanished.binary_search(&id).is_ok()
-    }
-
-    /// Begins a gather.
-    fn begin(&mut self, now: u64) {
-        let [newest, older, _] = self.listings;
-        self.listings = [Some(now), newest, older];
-        self.stale.clear();
-        self.vanished.clear();
-        self.adopters.clear();
-        self.departed.clear();
-        self.exited_ancestors.clear();
-        self.has_missed = false;
-    }
-
-    /// Reading order: the known ones oldest first (a parent is never younger than its child), then the new ones by pid.
-    fn parents_first(&self) -> Vec<(u64, u32)> {
-        let start = |pid: u32| self.table.get(pid).map_or(u64::MAX, |stat| stat.id.start);
-        let mut order: Vec<_> = self.listed.iter().map(|pid| (start(*pid), *pid)).collect();
-        order.sort_unstable();
-        order
     }
 
     /// How many there are.
@@ -390,17 +132,17 @@ impl Processes {
         self.table.iter()
     }
 
-    /// Whether those that are watched are as they were at the last gather, and nothing was told of any child of theirs: then they
+    /// Whether those that are tracked are as they were at the last gather, and nothing was told of any child of theirs: then they
     /// have used nothing and are charged nothing. (A birth that was told while they were read is one of the next gather, as ever.)
     #[must_use]
-    pub fn are_at_rest(&self) -> bool {
-        let is_watched_or_gone = |id: &Identity| self.is_watched(id.pid) || self.get_exactly(*id).is_none();
-        self.all_sleep && !self.is_disturbed && !self.unseen.keys().any(is_watched_or_gone)
+    pub fn are_idle(&self) -> bool {
+        let is_tracked_or_exited = |id: &Identity| self.is_tracked(id.pid) || self.get_exactly(*id).is_none();
+        self.all_sleep && !self.has_changed && !self.unobserved.keys().any(is_tracked_or_exited)
     }
 
-    /// Those that are watched, by pid.
-    pub fn watched(&self) -> impl Iterator<Item = &Stat> {
-        self.watched.iter().filter_map(|id| self.get_exactly(*id))
+    /// Those that are tracked, by pid.
+    pub fn tracked(&self) -> impl Iterator<Item = &Stat> {
+        self.tracked.iter().filter_map(|id| self.get_exactly(*id))
     }
 
     /// The process with this pid.
@@ -448,16 +190,16 @@ impl Processes {
     pub fn presence(&self, id: Identity) -> Presence {
         let was_there = || self.listed.binary_search(&id.pid).is_ok() || with_pid(&self.vanished, id.pid).is_some();
         match self.get(id.pid) {
-            Some(stat) if stat.id == id => Presence::Here,
+            Some(stat) if stat.id == id => Presence::Present,
             Some(_) => Presence::Vanished,
             None if was_there() => Presence::Vanished,
-            None => Presence::Gone,
+            None => Presence::Reaped,
         }
     }
 
     /// Those that went away since the last gather, of whom there is an exit record. Sorted by pid.
-    pub fn gone(&self) -> impl Iterator<Item = (Identity, &Record)> {
-        self.gone.iter().map(|(id, record)| (*id, record))
+    pub fn exited(&self) -> impl Iterator<Item = (Identity, &Record)> {
+        self.exited.iter().map(|(id, record)| (*id, record))
     }
 
     /// Whether an exited process is an ancestor of some that were born and have not been read so far.
@@ -469,27 +211,27 @@ impl Processes {
     /// The exit record of a process that is gone since the last gather, or dead and not reaped.
     #[must_use]
     pub fn record(&self, id: Identity) -> Option<&Record> {
-        let gone = self.gone.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|index| self.gone.get(index));
+        let gone = self.exited.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|index| self.exited.get(index));
         gone.map(|(_, record)| record).or_else(|| self.records.get(&id).map(Box::as_ref))
     }
 
     /// What stands, at each of some processes, for those that were born and died since the last gather. Sorted by pid.
-    pub fn unseen(&self) -> impl Iterator<Item = (Identity, &Unseen)> {
-        self.unseen.iter().map(|(id, unseen)| (*id, unseen))
+    pub fn unobserved(&self) -> impl Iterator<Item = (Identity, &Unobserved)> {
+        self.unobserved.iter().map(|(id, unobserved)| (*id, unobserved))
     }
 
     /// Those born since the last gather whose parents are not those that they were born to, with the nearest ancestors by birth, of
     /// those that live or were known before.
     #[must_use]
-    pub fn strays(&self) -> &[(Identity, Identity)] {
-        &self.strays
+    pub fn reparented(&self) -> &[(Identity, Identity)] {
+        &self.reparented
     }
 
     /// The pid of the nearest ancestor by birth of a process born since the last gather; of others, that of the parent.
     #[must_use]
-    pub fn origin(&self, stat: &Stat) -> u32 {
-        let birth = self.born_to.binary_search_by_key(&stat.id, |(id, _)| *id);
-        birth.ok().and_then(|index| self.born_to.get(index)).map_or(stat.ppid, |(_, ancestor)| ancestor.pid)
+    pub fn birth_parent(&self, stat: &Stat) -> u32 {
+        let birth = self.birth_ancestors.binary_search_by_key(&stat.id, |(id, _)| *id);
+        birth.ok().and_then(|index| self.birth_ancestors.get(index)).map_or(stat.ppid, |(_, ancestor)| ancestor.pid)
     }
 
     /// Whether a process could not be read at this gather and is as it was at the one before.
@@ -571,6 +313,7 @@ mod tests {
     use crate::kernel::proc_connector::Event;
     use crate::kernel::procfs::Proc;
     use std::fs;
+    use std::io;
     use std::path::Path;
     use std::time::{Duration, Instant};
 
@@ -597,7 +340,10 @@ mod tests {
         let new = process(root.path(), 13, 1, 120);
         assert!(processes.scan(&mut source, TICK * 200).unwrap().is_none());
         let presence = [here, gone, vanished, replaced, new].map(|id| processes.presence(id));
-        assert_eq!(presence, [Presence::Here, Presence::Gone, Presence::Vanished, Presence::Vanished, Presence::Here]);
+        assert_eq!(
+            presence,
+            [Presence::Present, Presence::Reaped, Presence::Vanished, Presence::Vanished, Presence::Present]
+        );
     }
 
     #[test]
@@ -625,7 +371,7 @@ mod tests {
         fs::write(root.path().join("10/stat"), "nonsense").unwrap();
         let error = processes.scan(&mut source, 0).unwrap().unwrap();
         assert_eq!(error.kind(), io::ErrorKind::InvalidData);
-        assert!(processes.is_stale(id) && processes.presence(id) == Presence::Here);
+        assert!(processes.is_stale(id) && processes.presence(id) == Presence::Present);
         process(root.path(), 10, 1, 5);
         processes.scan(&mut source, 0).unwrap();
         assert!(!processes.is_stale(id));
@@ -655,8 +401,8 @@ mod tests {
         source.hold_at_most(2);
         let mut held = |hold: &[Identity]| {
             processes.scan(&mut source, 0).unwrap();
-            processes.choose(hold, &mut source);
-            processes.watch(&mut source, false);
+            processes.track(hold, &mut source);
+            processes.read_tracked(&mut source, false);
             processes.scan(&mut source, 0).unwrap();
             source.held_count()
         };
@@ -694,8 +440,8 @@ mod tests {
     fn gather(processes: &mut Processes, journal: &mut Journal, source: &mut Reader, pid: u32) {
         assert!(processes.follow(journal, &|_| false, source, SystemClock.boottime()).is_none());
         let id = processes.get(pid).unwrap().id;
-        processes.choose(&[id], source);
-        assert!(processes.watch(source, true).is_none());
+        processes.track(&[id], source);
+        assert!(processes.read_tracked(source, true).is_none());
     }
 
     #[test]
@@ -760,10 +506,10 @@ mod tests {
     }
 
     fn record(pid: u32, parent: u32) -> Record {
-        Record { pid, parent, used: crate::journal::Times { cpu: 7, user: 7, system: 0 }, delays: None }
+        Record { pid, parent, used: crate::processes::CpuTimes { cpu: 7, user: 7, system: 0 }, delays: None }
     }
 
-    /// 1 has the children 10, 13 and 14; 10, which is watched, has the child 11, and 13 has 12.
+    /// 1 has the children 10, 13 and 14; 10, which is tracked, has the child 11, and 13 has 12.
     #[test]
     fn what_happens_to_those_that_are_watched_disturbs_and_what_happens_to_others_does_not() {
         type Change = fn(&Path, &mut Journal);
@@ -795,13 +541,13 @@ mod tests {
             let follow = |processes: &mut Processes, journal: &mut Journal, source: &mut Reader| {
                 processes.follow(journal, &|pid| gone.contains(&pid), source, TICK);
             };
-            assert!(processes.is_disturbed(), "by a scan");
+            assert!(processes.has_changed(), "by a scan");
             follow(&mut processes, &mut journal, &mut source);
-            processes.choose(&ids[1..2], &mut source);
-            assert!(!processes.is_disturbed(), "when they were just chosen");
+            processes.track(&ids[1..2], &mut source);
+            assert!(!processes.has_changed(), "when they were just chosen");
             change(root.path(), &mut journal);
             follow(&mut processes, &mut journal, &mut source);
-            assert_eq!(processes.is_disturbed(), expected, "{what}");
+            assert_eq!(processes.has_changed(), expected, "{what}");
         }
     }
 
@@ -826,10 +572,10 @@ mod tests {
             let [_, id, _] = [(1, 0), (10, 1), (11, 1)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
             let (mut source, mut processes, mut journal) = scanned(root.path());
             processes.follow(&mut journal, &|_| false, &mut source, TICK);
-            processes.choose(&[id], &mut source);
+            processes.track(&[id], &mut source);
             change(root.path());
-            processes.watch(&mut source, false);
-            assert_eq!(processes.is_disturbed(), expected, "{what}");
+            processes.read_tracked(&mut source, false);
+            assert_eq!(processes.has_changed(), expected, "{what}");
         }
     }
 
@@ -840,16 +586,16 @@ mod tests {
         let [_, id, _] = [(1, 0), (10, 1), (11, 10)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
         let (mut source, mut processes, mut journal) = scanned(root.path());
         processes.follow(&mut journal, &|_| false, &mut source, TICK);
-        processes.choose(&[id], &mut source);
+        processes.track(&[id], &mut source);
         born(root.path(), &mut journal, 11, 20, 1);
         fs::write(root.path().join("20/stat"), "nonsense").unwrap();
         journal.record(record(11, 10));
         assert!(processes.follow(&mut journal, &|pid| pid == 11, &mut source, TICK).is_some());
-        processes.choose(&[id], &mut source);
-        assert!(!processes.is_disturbed());
+        processes.track(&[id], &mut source);
+        assert!(!processes.has_changed());
         process(root.path(), 20, 1, 6);
         assert!(processes.follow(&mut journal, &|_| false, &mut source, TICK).is_none());
-        assert!(processes.is_disturbed());
+        assert!(processes.has_changed());
     }
 
     fn born(root: &Path, journal: &mut Journal, parent: u32, child: u32, ppid: u32) {
@@ -863,9 +609,9 @@ mod tests {
         let [_, _, parent, child] =
             [(1, 0), (10, 1), (11, 10), (12, 11)].map(|(pid, ppid)| process(root.path(), pid, ppid, 5));
         let (mut source, mut processes, mut journal) = scanned(root.path());
-        let mut follow = |processes: &mut Processes, source: &mut Reader, is_gone: &dyn Fn(u32) -> bool| {
+        let mut follow = |processes: &mut Processes, source: &mut Reader, is_reaped: &dyn Fn(u32) -> bool| {
             journal.record(record(11, 10));
-            assert!(processes.follow(&mut journal, is_gone, source, TICK).is_none());
+            assert!(processes.follow(&mut journal, is_reaped, source, TICK).is_none());
         };
         become_another(root.path(), 11, 'Z', 10);
         become_another(root.path(), 12, 'S', 1);
@@ -874,11 +620,11 @@ mod tests {
         assert_eq!(processes.record(parent), Some(&record(11, 10)));
         // Its parent leaves, too: init waits for it.
         become_another(root.path(), 11, 'Z', 1);
-        processes.choose(&[parent, child], &mut source);
-        processes.watch(&mut read_from(root.path()), false);
+        processes.track(&[parent, child], &mut source);
+        processes.read_tracked(&mut read_from(root.path()), false);
         follow(&mut processes, &mut source, &|pid| pid == 11);
-        let gone: Vec<_> = processes.gone().map(|(id, record)| (id, record.parent)).collect();
-        assert_eq!((gone, processes.presence(parent)), (vec![(parent, 1)], Presence::Gone));
+        let gone: Vec<_> = processes.exited().map(|(id, record)| (id, record.parent)).collect();
+        assert_eq!((gone, processes.presence(parent)), (vec![(parent, 1)], Presence::Reaped));
     }
 
     #[test]
@@ -888,18 +634,18 @@ mod tests {
         let (mut source, mut processes, mut journal) = scanned(root.path());
         processes.follow(&mut journal, &|_| false, &mut source, TICK);
         fs::remove_dir_all(root.path().join("10")).unwrap();
-        processes.choose(&[id], &mut source);
-        processes.watch(&mut source, true);
+        processes.track(&[id], &mut source);
+        processes.read_tracked(&mut source, true);
         assert!(processes.has_vanished(id) && processes.presence(id) == Presence::Vanished);
         journal.record(record(10, 1));
-        processes.conclude(&mut journal, &|_| true);
-        assert!(processes.gone().map(|(id, _)| id).eq([id]) && journal.has_begun());
+        processes.take_late_events(&mut journal, &|_| true);
+        assert!(processes.exited().map(|(id, _)| id).eq([id]) && journal.has_begun());
         // At the next gather, who was born to it is told by its pid.
         processes.end_gather();
         journal.event(Event::Fork { parent: 10, child: 20 });
         let child = process(root.path(), 20, 1, 6);
         processes.follow(&mut journal, &|pid| pid == 10, &mut source, TICK);
-        assert_eq!(processes.strays(), [(child, id)]);
+        assert_eq!(processes.reparented(), [(child, id)]);
     }
 
     /// It did not die: it could only not be seen.
@@ -910,9 +656,9 @@ mod tests {
         let (mut source, mut processes, mut journal) = scanned(root.path());
         processes.follow(&mut journal, &|_| false, &mut source, TICK);
         fs::remove_dir_all(root.path().join("10")).unwrap();
-        processes.choose(&[id], &mut source);
-        processes.watch(&mut source, true);
-        processes.conclude(&mut journal, &|_| false);
+        processes.track(&[id], &mut source);
+        processes.read_tracked(&mut source, true);
+        processes.take_late_events(&mut journal, &|_| false);
         assert!(!journal.has_begun());
     }
 }

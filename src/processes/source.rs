@@ -5,7 +5,7 @@ use std::io;
 
 use crate::kernel::stat::{Identity, Stat};
 
-/// The result of reading a watched process.
+/// The result of reading a tracked process.
 #[derive(Debug)]
 pub enum Read {
     /// The stat, read now. Another process may have the pid.

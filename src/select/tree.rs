@@ -112,7 +112,7 @@ impl<'a> Trees<'a> {
     /// there is none left to add.
     fn bring_home(&mut self, before: &[Member]) -> bool {
         let mut brought = false;
-        for (stray, ancestor) in self.processes.strays() {
+        for (stray, ancestor) in self.processes.reparented() {
             if self.has(*stray) {
                 continue;
             }

@@ -3,9 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::LazyLock;
 
-use telegraf_taskstats::journal::{Record, Times as Used};
 use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::stat::{Identity, Stat, TICK};
+use telegraf_taskstats::processes::{CpuTimes as Used, Record};
 
 pub const INIT: u32 = 1;
 /// Not of the tree.

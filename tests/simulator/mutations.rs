@@ -21,7 +21,9 @@ struct Mutation {
 
 const LEDGER: &str = "src/ledger/mod.rs";
 const BALANCE: &str = "src/ledger/balance.rs";
-const JOURNAL: &str = "src/journal.rs";
+const LIFECYCLE: &str = "src/processes/lifecycle.rs";
+const UNOBSERVED: &str = "src/processes/unobserved.rs";
+const REFRESH: &str = "src/processes/refresh.rs";
 const TABLE: &str = "src/processes/mod.rs";
 
 const MUTATIONS: [Mutation; 15] = [
@@ -63,52 +65,57 @@ const MUTATIONS: [Mutation; 15] = [
     },
     Mutation {
         what: "the life of one of the dead lacks those of its own dead",
-        file: JOURNAL,
+        file: UNOBSERVED,
         from: "life.add(below.lives);",
         to: "",
     },
     Mutation {
         what: "who was born to one that is gone has no ancestor",
-        file: JOURNAL,
-        from: "self.bequeath(Who::New(pid), new.ancestor);",
-        to: "self.bequeath(Who::New(pid), None);",
+        file: UNOBSERVED,
+        from: "self.pass_children(ProcessRef::Newborn(pid), new.ancestor);",
+        to: "self.pass_children(ProcessRef::Newborn(pid), None);",
     },
-    Mutation { what: "the lives of the dead stand nowhere", file: JOURNAL, from: "unseen.lives.add(life);", to: "" },
+    Mutation {
+        what: "the lives of the dead stand nowhere",
+        file: UNOBSERVED,
+        from: "unobserved.lives.add(life);",
+        to: "",
+    },
     Mutation {
         what: "a record that comes late is that of whoever has the pid next",
-        file: JOURNAL,
+        file: LIFECYCLE,
         from: "return; // it counts as one of which nothing is known",
         to: "",
     },
     Mutation {
         what: "an ancestor that has exited is forgotten at the next gather",
-        file: JOURNAL,
-        from: "exited(above).map(Who::Exited)",
-        to: "exited(above).map(Who::Exited).filter(|_| false)",
+        file: LIFECYCLE,
+        from: "exited(above).map(ProcessRef::Exited)",
+        to: "exited(above).map(ProcessRef::Exited).filter(|_| false)",
     },
     Mutation {
         what: "a series rests although records tell of those below an exited member",
         file: TABLE,
-        from: "!self.unseen.keys().any(is_watched_or_gone)",
-        to: "!self.unseen.keys().any(|id| self.is_watched(id.pid) && is_watched_or_gone(id))",
+        from: "!self.unobserved.keys().any(is_tracked_or_exited)",
+        to: "!self.unobserved.keys().any(|id| self.is_tracked(id.pid) && is_tracked_or_exited(id))",
     },
     Mutation {
         what: "children are read before their parents",
-        file: TABLE,
-        from: "self.watched.iter().map(|id| (id.start, id.pid)).collect();\n        order.sort_unstable();",
-        to: "self.watched.iter().map(|id| (id.start, id.pid)).collect();\n        order.sort_unstable_by(|a, b| b.cmp(a));",
+        file: REFRESH,
+        from: "self.tracked.iter().map(|id| (id.start, id.pid)).collect();\n        order.sort_unstable();",
+        to: "self.tracked.iter().map(|id| (id.start, id.pid)).collect();\n        order.sort_unstable_by(|a, b| b.cmp(a));",
     },
     Mutation {
         what: "what is told while the living are read is forgotten",
-        file: TABLE,
-        from: "self.unseen.entry(id).or_default().add_late(&later);",
+        file: REFRESH,
+        from: "self.unobserved.entry(id).or_default().add_late(&later);",
         to: "let _ = (id, later);",
     },
     Mutation {
         what: "one that was there and could not be read is taken for gone",
         file: TABLE,
         from: "None if was_there() => Presence::Vanished,",
-        to: "None if was_there() => Presence::Gone,",
+        to: "None if was_there() => Presence::Reaped,",
     },
 ];
 

@@ -12,7 +12,6 @@ use telegraf_taskstats::cli::Arguments;
 use telegraf_taskstats::config::Settings;
 use telegraf_taskstats::events::{EventStream, Messages};
 use telegraf_taskstats::host::Host;
-use telegraf_taskstats::journal::Record;
 use telegraf_taskstats::kernel::clock::Clock;
 use telegraf_taskstats::kernel::netlink::Drained;
 use telegraf_taskstats::kernel::pidfile::Pidfiles;
@@ -20,6 +19,7 @@ use telegraf_taskstats::kernel::proc_connector::Event;
 use telegraf_taskstats::kernel::procfs::Proc;
 use telegraf_taskstats::kernel::stat::{Identity, Stat};
 use telegraf_taskstats::kernel::taskstats::AskNobody;
+use telegraf_taskstats::processes::Record;
 use telegraf_taskstats::processes::{ProcessSource, Read};
 use telegraf_taskstats::series::Series;
 

@@ -253,7 +253,7 @@ impl Run {
         }
         drop(kernel);
         let journal = self.plugin.journal();
-        let empty = ["new: {}", "descent: {}", "unseen: {}", "records: []"];
+        let empty = ["new: {}", "descent: {}", "unobserved: {}", "records: []"];
         if empty.iter().all(|empty| journal.contains(empty)) { Ok(()) } else { Err(journal) }
     }
 }

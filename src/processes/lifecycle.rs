@@ -10,10 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
-use crate::kernel::exit_records::ExitRecord;
 use crate::kernel::proc_connector::Event;
 use crate::kernel::stat::{Identity, Stat};
-use crate::kernel::taskstats::COUNTERS;
+
+use super::unobserved::{Record, Unobserved};
 
 /// So many dead are kept before it is asked which of them are gone.
 const DEAD_MAX: usize = 1024;
@@ -21,106 +21,13 @@ const DEAD_MAX: usize = 1024;
 /// A process. A pid can be two in one interval: one that was known when it began, and one born since; and an ancestor that was known
 /// and has exited long ago can have had the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Who {
+pub enum ProcessRef {
     /// Known at the last gather.
     Known(u32),
     /// Born since.
-    New(u32),
+    Newborn(u32),
     /// Known at an earlier gather, and exited since: an ancestor of a process that has not been read so far.
     Exited(Identity),
-}
-
-/// CPU, ns: all of it, and the parts in user and in system mode.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Times {
-    /// All of it.
-    pub cpu: u64,
-    /// In user mode.
-    pub user: u64,
-    /// In system mode.
-    pub system: u64,
-}
-
-impl Times {
-    fn add(&mut self, other: Self) {
-        self.cpu = self.cpu.saturating_add(other.cpu);
-        self.user = self.user.saturating_add(other.user);
-        self.system = self.system.saturating_add(other.system);
-    }
-}
-
-/// The sums of those that were born and died since the last gather, at a process that stands for them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Unseen {
-    /// How many there were, of whom it is the nearest ancestor by birth.
-    pub count: u64,
-    /// What these had used.
-    pub used: Times,
-    /// What these had waited for.
-    pub delays: [u64; COUNTERS],
-    /// The lives of those whose parent it was when they died: what they had used, and the lives of their own dead.
-    pub lives: Times,
-    /// The part of `lives` that came through one that is gone too.
-    pub orphaned: Times,
-    /// The part of `lives` that was told while the living were read: what their parents are charged for it shows now or later.
-    pub late: Times,
-    /// Whether an orphan was seen to have become its child.
-    pub adopts: bool,
-}
-
-impl Unseen {
-    /// Takes in one of its tree, with the sums that stood at that one.
-    fn take_in(&mut self, record: Option<&Record>, below: &Self) {
-        self.count = self.count.saturating_add(below.count).saturating_add(1);
-        self.used.add(below.used);
-        add_all(&mut self.delays, &below.delays);
-        if let Some(record) = record {
-            self.used.add(record.used);
-            if let Some(delays) = &record.delays {
-                add_all(&mut self.delays, delays);
-            }
-        }
-    }
-
-    /// Takes in what was told later of the same.
-    pub fn add_late(&mut self, later: &Self) {
-        self.count = self.count.saturating_add(later.count);
-        self.used.add(later.used);
-        add_all(&mut self.delays, &later.delays);
-        self.lives.add(later.lives);
-        self.orphaned.add(later.orphaned);
-        self.late.add(later.lives);
-        self.adopts |= later.adopts;
-    }
-}
-
-/// What is kept of an exit record, as long as its process is not gone.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Record {
-    /// The process.
-    pub pid: u32,
-    /// Its parent when it died; 0 if it had none.
-    pub parent: u32,
-    /// What it had used.
-    pub used: Times,
-    /// What it had waited for, if anybody asks: they are four fifths of a record, and there can be thousands.
-    pub delays: Option<Box<[u64; COUNTERS]>>,
-}
-
-impl Record {
-    /// What is kept of this one.
-    #[must_use]
-    pub fn of(record: &ExitRecord, keeps_delays: bool) -> Self {
-        let ExitRecord { pid, parent, cpu, utime, stime, delays, .. } = *record;
-        let used = Times { cpu, user: utime, system: stime };
-        Self { pid, parent, used, delays: keeps_delays.then(|| Box::new(delays.values)) }
-    }
-}
-
-fn add_all(sums: &mut [u64; COUNTERS], more: &[u64; COUNTERS]) {
-    for (sum, more) in sums.iter_mut().zip(more) {
-        *sum = sum.saturating_add(*more);
-    }
 }
 
 /// One that was born since the last gather, and exists.
@@ -129,7 +36,7 @@ pub struct Birth {
     /// Which.
     pub id: Identity,
     /// Its nearest ancestor by birth, of those that were read now or known before.
-    pub ancestor: Option<Who>,
+    pub ancestor: Option<ProcessRef>,
     /// If it is dead: its record.
     pub record: Option<Box<Record>>,
 }
@@ -142,51 +49,51 @@ pub struct Changes {
     /// Those born since, sorted by pid.
     pub births: Vec<Birth>,
     /// What stands for those that were born and died since.
-    pub unseen: Vec<(Who, Unseen)>,
+    pub unobserved: Vec<(ProcessRef, Unobserved)>,
 }
 
 /// What was told while the living were read, by the pids that they had then.
 #[derive(Debug, Default)]
-pub struct Later {
+pub struct LateEvents {
     /// The records of those that were known and could not be read any more, or were found gone before they were told.
     pub records: Vec<(u32, Box<Record>)>,
     /// What stands for those that were born and died since the last gather, beyond what was told before.
-    pub unseen: Vec<(Who, Unseen)>,
+    pub unobserved: Vec<(ProcessRef, Unobserved)>,
 }
 
 /// A process born since the last gather.
 #[derive(Debug)]
-struct New {
+pub(super) struct Newborn {
     /// Its nearest ancestor by birth, of those that live or were known before.
-    ancestor: Option<Who>,
+    pub(super) ancestor: Option<ProcessRef>,
     /// Whether it had another parent before: the one that it was born to is gone.
-    is_orphan: bool,
+    pub(super) is_orphan: bool,
     /// Whether it has died.
-    ended: bool,
+    pub(super) ended: bool,
     /// How, if there is a record.
-    end: Option<Box<End>>,
+    pub(super) end: Option<Box<NewbornExit>>,
     /// Which of those born so far it is: its pid may be another's soon.
-    birth: u32,
+    pub(super) birth: u32,
 }
 
 /// The end of a process born since the last gather.
 #[derive(Debug)]
-struct End {
-    record: Record,
-    /// Who the parent in the record is, and which of those born so far, if it is one of the new.
-    parent: Option<(Who, Option<u32>)>,
+pub(super) struct NewbornExit {
+    pub(super) record: Record,
+    /// ProcessRef the parent in the record is, and which of those born so far, if it is one of the new.
+    pub(super) parent: Option<(ProcessRef, Option<u32>)>,
     /// Whether that is not the one that it was born to.
-    is_adopted: bool,
+    pub(super) is_adopted: bool,
 }
 
 /// A process that was known and has died, or at least its leader.
 #[derive(Debug, Default)]
-struct Ended {
+struct KnownExit {
     /// Whether it is dead for sure, and its record, if there is one, was told.
     is_told: bool,
     record: Option<Box<Record>>,
     /// Whether it is gone for sure: its pid was given to another.
-    is_gone: bool,
+    is_reaped: bool,
 }
 
 /// See the module.
@@ -199,10 +106,10 @@ pub struct Journal {
     is_settling: bool,
     known: HashSet<u32>,
     /// Some of the known.
-    ended: BTreeMap<u32, Ended>,
+    ended: BTreeMap<u32, KnownExit>,
     /// Some of the known.
     changed: BTreeSet<u32>,
-    new: BTreeMap<u32, New>,
+    pub(super) new: BTreeMap<u32, Newborn>,
     /// So many were born. That it begins anew after 4 billion confuses nobody: they are not born in one interval.
     births: u32,
     /// The pids of the known that were found gone just now before their records were told.
@@ -211,12 +118,12 @@ pub struct Journal {
     /// found in the last drain, and in this one.
     overdue: (BTreeSet<u32>, BTreeSet<u32>),
     /// Ancestor and pid of each of the new ones that has one.
-    descent: BTreeSet<(Who, u32)>,
+    pub(super) descent: BTreeSet<(ProcessRef, u32)>,
     /// Those of the new ones that ended, in the order in which they did, and others.
-    dead: Vec<u32>,
+    pub(super) dead: Vec<u32>,
     /// So many of them are pruned.
     dead_max: usize,
-    unseen: BTreeMap<Who, Unseen>,
+    pub(super) unobserved: BTreeMap<ProcessRef, Unobserved>,
     /// Records whose events may be yet to come, in the order in which they came.
     records: VecDeque<Record>,
 }
@@ -236,7 +143,7 @@ impl Journal {
             // One that is exiting has sent its record, or is about to: what is told later may be of another with its pid.
             let is_told = stat.is_zombie() || (stat.exiting && stat.num_threads <= 1);
             if is_told || stat.is_leaderless() {
-                self.ended.insert(stat.id.pid, Ended { is_told, ..Ended::default() });
+                self.ended.insert(stat.id.pid, KnownExit { is_told, ..KnownExit::default() });
             }
         }
     }
@@ -264,7 +171,7 @@ impl Journal {
             _ if !self.has_begun => {}
             Event::Fork { parent, child } => self.fork(parent, child),
             Event::Exec { pid } | Event::Comm { pid } => {
-                if let Some(Who::Known(pid)) = self.who(pid) {
+                if let Some(ProcessRef::Known(pid)) = self.who(pid) {
                     self.changed.insert(pid);
                 }
             }
@@ -281,20 +188,20 @@ impl Journal {
     }
 
     /// Lets those of the dead go that are gone, if there are many.
-    pub fn prune_if_many(&mut self, is_gone: &dyn Fn(u32) -> bool) {
+    pub fn prune_if_many(&mut self, is_reaped: &dyn Fn(u32) -> bool) {
         if self.dead.len() > self.dead_max {
-            self.prune(is_gone);
+            self.prune(is_reaped);
             self.dead_max = DEAD_MAX.max(2 * self.dead.len()); // so that each is asked for about once
         }
     }
 
-    /// Begins to end the interval: returns those that were known and are gone, with their records, sorted by pid. `is_gone` tells
+    /// Begins to end the interval: returns those that were known and are gone, with their records, sorted by pid. `is_reaped` tells
     /// whether a process that died was waited for.
-    pub fn let_go(&mut self, is_gone: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<Record>>)> {
+    pub fn take_reaped(&mut self, is_reaped: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<Record>>)> {
         self.flush();
-        self.prune(is_gone);
+        self.prune(is_reaped);
         let Self { ended, known, changed, awaited, .. } = self;
-        let gone = ended.extract_if(.., |pid, ended| ended.is_gone || is_gone(*pid));
+        let gone = ended.extract_if(.., |pid, ended| ended.is_reaped || is_reaped(*pid));
         awaited.clear();
         let gone = gone.map(|(pid, ended)| {
             if ended.record.is_none() {
@@ -321,22 +228,27 @@ impl Journal {
         let changed = std::mem::take(&mut self.changed).into_iter();
         let changed = changed.map(|pid| (pid, self.ended.get(&pid).and_then(|ended| ended.record.clone()))).collect();
         let new = &self.new;
-        let unseen = self.unseen.extract_if(.., |who, _| !matches!(who, Who::New(pid) if new.contains_key(pid)));
-        let unseen = unseen.collect();
+        let unobserved =
+            self.unobserved.extract_if(.., |who, _| !matches!(who, ProcessRef::Newborn(pid) if new.contains_key(pid)));
+        let unobserved = unobserved.collect();
         self.dead_max = DEAD_MAX;
-        Changes { changed, births, unseen }
+        Changes { changed, births, unobserved }
     }
 
     /// This one is to be read again at the next gather.
-    pub fn doubt(&mut self, pid: u32) {
+    pub fn read_again(&mut self, pid: u32) {
         self.changed.insert(pid);
     }
 
     /// After the living were read: what was told meanwhile of those that are gone, and the records of those of the known that
     /// could not be read any more. What the living were charged for others when they were read, has been told by now.
-    pub fn conclude(&mut self, is_gone: &dyn Fn(u32) -> bool, vanished: impl Iterator<Item = u32>) -> Later {
+    pub fn take_late_events(
+        &mut self,
+        is_reaped: &dyn Fn(u32) -> bool,
+        vanished: impl Iterator<Item = u32>,
+    ) -> LateEvents {
         self.flush();
-        self.prune(is_gone);
+        self.prune(is_reaped);
         // One that is not there without having died only cannot be seen, or was taken for another: that takes a scan.
         let (vanished, unexplained): (Vec<_>, Vec<_>) = vanished.partition(|pid| self.ended.contains_key(pid));
         self.has_begun &= unexplained.is_empty();
@@ -344,34 +256,35 @@ impl Journal {
         let records = vanished.into_iter().filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
         let latecomers = std::mem::take(&mut self.awaited).into_iter().filter_map(|(pid, record)| Some((pid, record?)));
         let records = records.chain(latecomers).collect();
-        let unseen = self.unseen.extract_if(.., |who, _| matches!(who, Who::Known(_) | Who::Exited(_)));
-        Later { records, unseen: unseen.collect() }
+        let unobserved =
+            self.unobserved.extract_if(.., |who, _| matches!(who, ProcessRef::Known(_) | ProcessRef::Exited(_)));
+        LateEvents { records, unobserved: unobserved.collect() }
     }
 
     /// The exited processes that are ancestors of some that have not been read so far.
     pub fn exited_ancestors(&self) -> impl Iterator<Item = Identity> {
         self.new.values().filter_map(|new| match new.ancestor? {
-            Who::Exited(id) => Some(id),
-            Who::Known(_) | Who::New(_) => None,
+            ProcessRef::Exited(id) => Some(id),
+            ProcessRef::Known(_) | ProcessRef::Newborn(_) => None,
         })
     }
 
     /// Which of the processes that have had this pid is there now.
-    fn who(&self, pid: u32) -> Option<Who> {
+    fn who(&self, pid: u32) -> Option<ProcessRef> {
         if self.new.contains_key(&pid) {
-            return Some(Who::New(pid));
+            return Some(ProcessRef::Newborn(pid));
         }
-        let is_gone = self.ended.get(&pid).is_some_and(|ended| ended.is_gone);
-        (self.known.contains(&pid) && !is_gone).then_some(Who::Known(pid))
+        let is_reaped = self.ended.get(&pid).is_some_and(|ended| ended.is_reaped);
+        (self.known.contains(&pid) && !is_reaped).then_some(ProcessRef::Known(pid))
     }
 
     /// Whether it exists, or was known and is gone: something stands for it. `birth`: which of those born so far one of the new was,
     /// since its pid may be another's by now.
-    fn stands(&self, who: Who, birth: Option<u32>) -> bool {
+    pub(super) fn stands(&self, who: ProcessRef, birth: Option<u32>) -> bool {
         match who {
-            Who::Known(pid) => self.known.contains(&pid),
-            Who::New(pid) => self.birth(pid) == birth,
-            Who::Exited(_) => true,
+            ProcessRef::Known(pid) => self.known.contains(&pid),
+            ProcessRef::Newborn(pid) => self.birth(pid) == birth,
+            ProcessRef::Exited(_) => true,
         }
     }
 
@@ -390,19 +303,19 @@ impl Journal {
         let ancestor = self.who(parent);
         self.descent.extend(ancestor.map(|ancestor| (ancestor, child)));
         self.births = self.births.wrapping_add(1);
-        self.new.insert(child, New { ancestor, is_orphan: false, ended: false, end: None, birth: self.births });
+        self.new.insert(child, Newborn { ancestor, is_orphan: false, ended: false, end: None, birth: self.births });
     }
 
     /// The pid is given to another: whoever had it died, and was waited for.
-    fn replace(&mut self, pid: u32, before: Who) {
+    fn replace(&mut self, pid: u32, before: ProcessRef) {
         self.end_early(pid);
         if self.has_records && !self.is_told(before) {
             self.overdue.1.insert(pid);
         }
         match before {
-            Who::New(pid) => self.bury(pid),
-            Who::Known(pid) => self.ended.entry(pid).or_default().is_gone = true,
-            Who::Exited(_) => {} // it has no pid any more
+            ProcessRef::Newborn(pid) => self.fold(pid),
+            ProcessRef::Known(pid) => self.ended.entry(pid).or_default().is_reaped = true,
+            ProcessRef::Exited(_) => {} // it has no pid any more
         }
     }
 
@@ -418,11 +331,11 @@ impl Journal {
     }
 
     /// Whether its end was told: no record of it is to come.
-    fn is_told(&self, who: Who) -> bool {
+    fn is_told(&self, who: ProcessRef) -> bool {
         match who {
-            Who::New(pid) => self.new.get(&pid).is_some_and(|new| new.ended),
-            Who::Known(pid) => self.ended.get(&pid).is_some_and(|ended| ended.is_told),
-            Who::Exited(_) => true,
+            ProcessRef::Newborn(pid) => self.new.get(&pid).is_some_and(|new| new.ended),
+            ProcessRef::Known(pid) => self.ended.get(&pid).is_some_and(|ended| ended.is_told),
+            ProcessRef::Exited(_) => true,
         }
     }
 
@@ -430,11 +343,11 @@ impl Journal {
     fn exit(&mut self, pid: u32) {
         self.end_early(pid);
         match self.who(pid) {
-            Some(Who::Known(pid)) => {
+            Some(ProcessRef::Known(pid)) => {
                 self.ended.entry(pid).or_default();
                 self.changed.insert(pid);
             }
-            Some(Who::New(pid)) if !self.has_records => {
+            Some(ProcessRef::Newborn(pid)) if !self.has_records => {
                 if let Some(new) = self.new.get_mut(&pid) {
                     new.ended = true;
                     self.dead.push(pid);
@@ -450,80 +363,26 @@ impl Journal {
             return; // it counts as one of which nothing is known
         }
         match self.who(exit.pid) {
-            Some(Who::Known(pid)) => {
+            Some(ProcessRef::Known(pid)) => {
                 let ended = self.ended.entry(pid).or_default();
                 if !ended.is_told {
                     (ended.is_told, ended.record) = (true, Some(Box::new(exit)));
                     self.changed.insert(pid);
                 }
             }
-            Some(Who::New(pid)) => {
+            Some(ProcessRef::Newborn(pid)) => {
                 let parent = self.who(exit.parent).map(|parent| (parent, self.birth(exit.parent)));
                 if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
                     let is_adopted = new.is_orphan || parent.is_some_and(|(parent, _)| new.ancestor != Some(parent));
-                    (new.ended, new.end) = (true, Some(Box::new(End { record: exit, parent, is_adopted })));
+                    (new.ended, new.end) = (true, Some(Box::new(NewbornExit { record: exit, parent, is_adopted })));
                     self.dead.push(pid);
                 }
             }
             // Nobody knows since when it was there, if it is not awaited: it may have been hidden, or counted already.
-            Some(Who::Exited(_)) | None => {
+            Some(ProcessRef::Exited(_)) | None => {
                 if let Some(record) = self.awaited.get_mut(&exit.pid) {
                     *record = Some(Box::new(exit));
                 }
-            }
-        }
-    }
-
-    /// Lets those of the dead go that are gone.
-    fn prune(&mut self, is_gone: &dyn Fn(u32) -> bool) {
-        for pid in std::mem::take(&mut self.dead) {
-            match self.new.get(&pid) {
-                Some(New { ended: true, .. }) if is_gone(pid) => self.bury(pid),
-                Some(New { ended: true, .. }) => self.dead.push(pid),
-                _ => {}
-            }
-        }
-    }
-
-    /// One of the new is gone: those whose ancestor it is get its own.
-    fn take_out(&mut self, pid: u32) -> Option<(New, Unseen)> {
-        let new = self.new.remove(&pid)?;
-        self.bequeath(Who::New(pid), new.ancestor);
-        if let Some(ancestor) = new.ancestor {
-            self.descent.remove(&(ancestor, pid));
-        }
-        Some((new, self.unseen.remove(&Who::New(pid)).unwrap_or_default()))
-    }
-
-    /// One of the new is gone: others stand for it from now on.
-    fn bury(&mut self, pid: u32) {
-        let Some((New { ancestor, end, .. }, below)) = self.take_out(pid) else { return };
-        let is_adopted = end.as_ref().is_some_and(|end| end.is_adopted);
-        let (record, parent) = end.map_or((None, None), |end| (Some(end.record), end.parent));
-        let parent = parent.and_then(|(parent, birth)| self.stands(parent, birth).then_some(parent));
-        if let Some(ancestor) = ancestor {
-            self.unseen.entry(ancestor).or_default().take_in(record.as_ref(), &below);
-        }
-        let mut life = record.map(|record| record.used).unwrap_or_default();
-        life.add(below.lives);
-        // Who was its parent is gone, so that it was an orphan when it was waited for: by whom, nobody knows.
-        let (heir, orphaned) = if parent.is_some() { (parent, below.lives) } else { (ancestor, life) };
-        if let Some(heir) = heir.filter(|_| life != Times::default()) {
-            let unseen = self.unseen.entry(heir).or_default();
-            unseen.lives.add(life);
-            unseen.orphaned.add(orphaned);
-            unseen.adopts |= is_adopted && parent.is_some();
-        }
-    }
-
-    /// Gives those whose ancestor this one is another one.
-    fn bequeath(&mut self, who: Who, heir: Option<Who>) {
-        let descendants: Vec<_> = self.descent.range((who, 0)..=(who, u32::MAX)).copied().collect();
-        for (_, child) in descendants {
-            self.descent.remove(&(who, child));
-            self.descent.extend(heir.map(|heir| (heir, child)));
-            if let Some(child) = self.new.get_mut(&child) {
-                (child.ancestor, child.is_orphan) = (heir, true);
             }
         }
     }
@@ -536,25 +395,25 @@ impl Journal {
     ) -> Vec<Birth> {
         let is_dead = |stat: &Stat| stat.is_zombie() || stat.exiting;
         let mut births = Vec::with_capacity(self.new.len());
-        let (mut others, mut adopters) = (Vec::new(), Vec::new());
+        let (mut others, mut subreapers) = (Vec::new(), Vec::new());
         for (pid, new) in &self.new {
             match read(*pid, new.ended) {
                 Some(stat) if new.end.is_some() && !is_dead(&stat) => others.push(*pid),
                 Some(stat) => {
                     let record = new.end.as_ref().map(|end| Box::new(end.record.clone()));
                     births.push(Birth { id: stat.id, ancestor: new.ancestor, record });
-                    adopters.extend(new.is_orphan.then_some(stat.ppid));
+                    subreapers.extend(new.is_orphan.then_some(stat.ppid));
                     born(stat);
                 }
                 None => {}
             }
         }
         for pid in others {
-            self.bury(pid); // a thread of another process has its pid
+            self.fold(pid); // a thread of another process has its pid
         }
-        for adopter in adopters {
-            if let Some(adopter) = self.who(adopter) {
-                self.unseen.entry(adopter).or_default().adopts = true;
+        for subreaper in subreapers {
+            if let Some(subreaper) = self.who(subreaper) {
+                self.unobserved.entry(subreaper).or_default().is_subreaper = true;
             }
         }
         for place in 0..births.len() {
@@ -567,10 +426,10 @@ impl Journal {
     }
 
     /// The nearest ancestor by birth of one of the new, of those that were read (sorted by pid) or known before.
-    fn read_ancestor(&self, pid: u32, births: &[Birth]) -> Option<Who> {
+    fn read_ancestor(&self, pid: u32, births: &[Birth]) -> Option<ProcessRef> {
         let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.id.pid).is_ok();
         let above = |pid: &u32| match self.new.get(pid)?.ancestor {
-            Some(Who::New(pid)) => Some(pid),
+            Some(ProcessRef::Newborn(pid)) => Some(pid),
             _ => None,
         };
         let unread = std::iter::successors(Some(pid), |pid| above(pid).filter(|pid| !is_read(pid)));
@@ -580,17 +439,17 @@ impl Journal {
     fn make_known(&mut self, births: &[Birth], exited: impl Fn(u32) -> Option<Identity>) {
         let Self { known, ended, new, descent, .. } = self;
         let ends = births.iter().filter_map(|birth| Some((birth.id.pid, new.remove(&birth.id.pid)?)));
-        for (pid, New { end, .. }) in ends.filter(|(_, new)| new.ended) {
+        for (pid, Newborn { end, .. }) in ends.filter(|(_, new)| new.ended) {
             let record = end.map(|end| Box::new(end.record));
-            ended.insert(pid, Ended { is_told: record.is_some(), record, is_gone: false });
+            ended.insert(pid, KnownExit { is_told: record.is_some(), record, is_reaped: false });
         }
         let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.id.pid).is_ok();
         descent.clear();
         for (pid, new) in new {
             // Before those that were read are known: they may have the pids of those that have exited.
             new.ancestor = match new.ancestor {
-                Some(Who::New(above)) if is_read(&above) => Some(Who::Known(above)),
-                Some(Who::Known(above)) if !known.contains(&above) => exited(above).map(Who::Exited),
+                Some(ProcessRef::Newborn(above)) if is_read(&above) => Some(ProcessRef::Known(above)),
+                Some(ProcessRef::Known(above)) if !known.contains(&above) => exited(above).map(ProcessRef::Exited),
                 ancestor => ancestor,
             };
             descent.extend(new.ancestor.map(|ancestor| (ancestor, *pid)));
@@ -602,8 +461,10 @@ impl Journal {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::indexing_slicing)]
 mod tests {
+    use super::super::unobserved::CpuTimes;
     use super::*;
-    use Who::{Known, New as Born};
+    use crate::kernel::taskstats::COUNTERS;
+    use ProcessRef::{Known, Newborn as Born};
 
     /// A host in which 1, 10 and 11 were known when it began; 10 is the parent of 11.
     struct Told {
@@ -616,7 +477,7 @@ mod tests {
         gone: Vec<(u32, Option<Box<Record>>)>,
         changed: Vec<(u32, Option<Box<Record>>)>,
         births: Vec<Birth>,
-        unseen: Vec<(Who, Unseen)>,
+        unobserved: Vec<(ProcessRef, Unobserved)>,
     }
 
     fn stat(pid: u32, state: char) -> Stat {
@@ -628,7 +489,7 @@ mod tests {
     }
 
     fn record(pid: u32, parent: u32, cpu: u64) -> Record {
-        Record { pid, parent, used: Times { cpu, user: cpu, system: 0 }, delays: Some(Box::new([cpu; COUNTERS])) }
+        Record { pid, parent, used: CpuTimes { cpu, user: cpu, system: 0 }, delays: Some(Box::new([cpu; COUNTERS])) }
     }
 
     impl Told {
@@ -679,17 +540,17 @@ mod tests {
         fn settle(&mut self) -> Settled {
             let there = self.there.clone();
             let find = |pid: u32| there.iter().find(|(there, _)| *there == pid);
-            let gone = self.journal.let_go(&|pid| find(pid).is_none());
+            let gone = self.journal.take_reaped(&|pid| find(pid).is_none());
             let read = |pid: u32, _| Some(stat(pid, find(pid)?.1));
-            let Changes { changed, births, mut unseen } = self.journal.settle(read, drop, |pid| Some(id(pid)));
-            unseen.sort_by_key(|(who, _)| *who);
-            Settled { gone, changed, births, unseen }
+            let Changes { changed, births, mut unobserved } = self.journal.settle(read, drop, |pid| Some(id(pid)));
+            unobserved.sort_by_key(|(who, _)| *who);
+            Settled { gone, changed, births, unobserved }
         }
 
-        /// Who stands for how many, with what they used, and the lives and orphaned lives that its parenthood gives it.
-        fn sums(&mut self) -> Vec<(Who, u64, u64, u64, u64)> {
-            let unseen = self.settle().unseen.into_iter();
-            unseen.map(|(who, u)| (who, u.count, u.used.cpu, u.lives.cpu, u.orphaned.cpu)).collect()
+        /// ProcessRef stands for how many, with what they used, and the lives and orphaned lives that its parenthood gives it.
+        fn sums(&mut self) -> Vec<(ProcessRef, u64, u64, u64, u64)> {
+            let unobserved = self.settle().unobserved.into_iter();
+            unobserved.map(|(who, u)| (who, u.count, u.used.cpu, u.lives.cpu, u.orphaned.cpu)).collect()
         }
     }
 
@@ -700,14 +561,15 @@ mod tests {
 
     #[test]
     fn delays_go_to_whose_tree_it_was() {
-        let unseen = Told::begin(true).live(10, 20, 5).fork(10, 21).live(21, 22, 3).settle().unseen;
-        let delays: Vec<_> = unseen.iter().map(|(who, unseen)| (*who, unseen.delays[0], unseen.used.user)).collect();
+        let unobserved = Told::begin(true).live(10, 20, 5).fork(10, 21).live(21, 22, 3).settle().unobserved;
+        let delays: Vec<_> =
+            unobserved.iter().map(|(who, unobserved)| (*who, unobserved.delays[0], unobserved.used.user)).collect();
         assert_eq!(delays, [(Known(10), 5, 5), (Born(21), 3, 3)]);
     }
 
     #[test]
     fn an_orphan_belongs_to_the_tree_it_was_born_in_and_its_life_to_whoever_adopted_it() {
-        // forked twice: 20 leaves before its child 21, which init adopts
+        // forked twice: 20 leaves before its child 21, which init is_subreaper
         let mut told = Told::begin(true);
         told.fork(10, 20).fork(20, 21).end(20, 10, 1).reap(20).flush().end(21, 1, 5).reap(21);
         assert_eq!(told.sums(), [(Known(1), 0, 0, 5, 0), (Known(10), 2, 6, 1, 0)]);
@@ -744,7 +606,8 @@ mod tests {
         let mut told = Told::begin(true);
         told.live(10, 20, 5).live(11, 20, 7).fork(1, 20);
         let changes = told.settle();
-        let sums: Vec<_> = changes.unseen.iter().map(|(who, unseen)| (*who, unseen.count, unseen.used.cpu)).collect();
+        let sums: Vec<_> =
+            changes.unobserved.iter().map(|(who, unobserved)| (*who, unobserved.count, unobserved.used.cpu)).collect();
         assert_eq!(sums, [(Known(10), 1, 5), (Known(11), 1, 7)]);
         assert_eq!(changes.births.len(), 1);
         assert_eq!((changes.births[0].id.pid, changes.births[0].ancestor), (20, Some(Known(1))));
@@ -758,7 +621,7 @@ mod tests {
         let changes = told.settle();
         assert_eq!(changes.gone, [(11, Some(Box::new(record(11, 10, 50))))]);
         assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [11]);
-        let sums: Vec<_> = changes.unseen.iter().map(|(who, unseen)| (*who, unseen.used.cpu)).collect();
+        let sums: Vec<_> = changes.unobserved.iter().map(|(who, unobserved)| (*who, unobserved.used.cpu)).collect();
         assert_eq!(sums, [(Known(11), 3), (Born(11), 4)]);
         // From now on the new one is the known one.
         assert_eq!(told.live(11, 22, 9).sums(), [(Known(11), 1, 9, 9, 0)]);
@@ -776,7 +639,7 @@ mod tests {
             told.live(10, 11, 1);
             let sums = told.sums().into_iter().filter(|(_, count, ..)| *count > 0);
             let sums: Vec<_> = sums.map(|(who, count, used, ..)| (who, count, used)).collect();
-            assert_eq!(sums, [(Known(10), 1, 1), (Who::Exited(id(11)), 1, 5)]);
+            assert_eq!(sums, [(Known(10), 1, 1), (ProcessRef::Exited(id(11)), 1, 5)]);
         }
         assert_eq!(told.journal.exited_ancestors().collect::<Vec<_>>(), [id(11)]);
     }
@@ -788,7 +651,7 @@ mod tests {
         let changes = told.settle();
         assert_eq!(changes.births[0].record, Some(Box::new(record(20, 10, 5))));
         assert_eq!(
-            (changes.changed, changes.gone, changes.unseen.len()),
+            (changes.changed, changes.gone, changes.unobserved.len()),
             (vec![(11, Some(Box::new(record(11, 10, 70))))], vec![], 0)
         );
         let changes = told.settle();
@@ -802,8 +665,8 @@ mod tests {
         let mut journal = Journal::default();
         journal.begin(true, [stat(10, 'S'), stat(11, 'Z')].iter());
         journal.settled();
-        assert!(journal.let_go(&|_| false).is_empty());
-        assert_eq!(journal.let_go(&|pid| pid == 11), [(11, None)]);
+        assert!(journal.take_reaped(&|_| false).is_empty());
+        assert_eq!(journal.take_reaped(&|pid| pid == 11), [(11, None)]);
     }
 
     #[test]
@@ -848,7 +711,7 @@ mod tests {
         told.fork(10, 20).fork(20, 21).reap(20).live(20, 22, 3); // 20 is hidden
         let changes = told.settle();
         assert_eq!((changes.births.len(), changes.births[0].ancestor), (1, Some(Known(10))));
-        assert!(changes.unseen.is_empty());
+        assert!(changes.unobserved.is_empty());
         assert_eq!(told.end(20, 10, 5).sums(), [(Known(10), 2, 8, 8, 3)]);
     }
 
@@ -862,9 +725,9 @@ mod tests {
         journal.event(Event::Fork { parent: 10, child: 13 });
         journal.flush();
         journal.settled();
-        assert!(journal.let_go(&|_| false).is_empty());
+        assert!(journal.take_reaped(&|_| false).is_empty());
         let changes = journal.settle(|pid, _| Some(stat(pid, 'S')), drop, |_| None);
-        assert!(changes.unseen.is_empty());
+        assert!(changes.unobserved.is_empty());
         assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [13]);
     }
 
@@ -875,7 +738,7 @@ mod tests {
         let changes = told.exit(11).reap(11).settle();
         assert_eq!(changes.gone, [(11, None)]);
         assert_eq!(changes.births.iter().map(|birth| birth.id.pid).collect::<Vec<_>>(), [21]);
-        assert_eq!(changes.unseen, [(Known(10), Unseen { count: 1, ..Unseen::default() })]);
+        assert_eq!(changes.unobserved, [(Known(10), Unobserved { count: 1, ..Unobserved::default() })]);
     }
 
     #[test]
@@ -894,8 +757,8 @@ mod tests {
             told.journal.record(record(pid + 40_000, 1, 1));
             told.journal.flush();
             told.journal.prune_if_many(&|_| true);
-            let Journal { new, descent, dead, unseen, ended, .. } = &told.journal;
-            let kept = [new.len(), descent.len(), dead.len(), unseen.len(), ended.len()];
+            let Journal { new, descent, dead, unobserved, ended, .. } = &told.journal;
+            let kept = [new.len(), descent.len(), dead.len(), unobserved.len(), ended.len()];
             assert!(kept.iter().all(|kept| *kept <= DEAD_MAX + 2), "{kept:?} after {round}");
         }
         assert_eq!(told.sums(), [(Known(1), 0, 0, 200_000, 0), (Known(10), 400_000, 400_000, 200_000, 0)]);
@@ -913,7 +776,7 @@ mod tests {
         told.journal.settled();
         told.reap(11).journal.record(record(11, 10, 7));
         let changes = told.fork(10, 11).reap(11).settle();
-        assert_eq!((changes.gone, changes.unseen.len()), (vec![(11, None)], 1));
+        assert_eq!((changes.gone, changes.unobserved.len()), (vec![(11, None)], 1));
     }
 
     #[test]
@@ -921,7 +784,7 @@ mod tests {
         // forked twice, and the one in the middle was waited for after it was asked for and before it was read
         let mut told = Told::begin(true);
         told.fork(10, 20).fork(20, 21).end(20, 10, 1);
-        told.journal.let_go(&|_| false);
+        told.journal.take_reaped(&|_| false);
         let changes = told.journal.settle(|pid, _| (pid == 21).then(|| stat(21, 'S')), drop, |_| None);
         assert_eq!(changes.births[0].ancestor, Some(Known(10)));
     }
@@ -932,13 +795,14 @@ mod tests {
         told.settle();
         told.live(10, 20, 5).live(11, 21, 7).end(11, 10, 70).reap(11);
         let there = told.there.clone();
-        let is_gone = |pid| !there.iter().any(|(there, _)| *there == pid);
-        let Later { records, unseen } = told.journal.conclude(&is_gone, [11].into_iter());
+        let is_reaped = |pid| !there.iter().any(|(there, _)| *there == pid);
+        let LateEvents { records, unobserved } = told.journal.take_late_events(&is_reaped, [11].into_iter());
         assert_eq!(records, [(11, Box::new(record(11, 10, 70)))]);
-        let counts: Vec<_> = unseen.iter().map(|(pid, unseen)| (*pid, unseen.count, unseen.used.cpu)).collect();
+        let counts: Vec<_> =
+            unobserved.iter().map(|(pid, unobserved)| (*pid, unobserved.count, unobserved.used.cpu)).collect();
         assert_eq!(counts, [(Known(10), 1, 5), (Known(11), 1, 7)]);
         let changes = told.settle();
-        assert_eq!((changes.gone, changes.unseen), (vec![(11, None)], vec![]));
+        assert_eq!((changes.gone, changes.unobserved), (vec![(11, None)], vec![]));
     }
 
     /// The exit of the first life is told a drain later than its record.
@@ -963,7 +827,7 @@ mod tests {
         let mut told = Told::begin(true);
         assert_eq!(told.exit(11).reap(11).settle().gone, [(11, None)]);
         told.journal.record(record(11, 10, 7));
-        let later = told.journal.conclude(&|_| true, std::iter::empty());
+        let later = told.journal.take_late_events(&|_| true, std::iter::empty());
         assert_eq!(later.records, [(11, Box::new(record(11, 10, 7)))]);
     }
 
@@ -976,7 +840,7 @@ mod tests {
         told.journal.settled();
         told.reap(11).journal.record(record(11, 10, 7));
         let changes = told.fork(10, 11).reap(11).settle();
-        assert_eq!((changes.gone, changes.unseen.len()), (vec![(11, None)], 1));
+        assert_eq!((changes.gone, changes.unobserved.len()), (vec![(11, None)], 1));
     }
 
     /// The record of the first life is told a drain after the birth of the second.
@@ -995,7 +859,7 @@ mod tests {
         let mut told = Told::begin(false);
         told.fork(10, 20).fork(10, 21).exit(21);
         let mut asked = Vec::new();
-        told.journal.let_go(&|_| false);
+        told.journal.take_reaped(&|_| false);
         let read = |pid, may_have_ended| {
             asked.push((pid, may_have_ended));
             None
