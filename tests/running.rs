@@ -8,17 +8,21 @@ mod terminal;
 mod watched;
 
 use std::collections::BTreeSet;
+use std::fs::{File, Permissions};
 use std::io::{BufRead, BufReader, IoSliceMut, Read, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::sync::mpsc::channel;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, mknodat};
+use rustix::fs::{CWD, FileType, Mode, OFlags, fcntl_getfl, mknodat};
 use rustix::io::{ReadWriteFlags, ioctl_fionbio, ioctl_fionread, preadv2};
 use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, waitid};
 
-use support::{PATIENCE, Plugin, command, field, wait, wait_for};
+use support::{PATIENCE, Plugin, PublicBinary, command, field, wait, wait_for};
 use terminal::terminal;
 use watched::{FakeProc, Sleeper, Stat};
 
@@ -186,6 +190,68 @@ fn signals_are_heard_though_another_has_taken_the_newline() {
     assert!(taken > 0, "the plugin was always quicker");
     rustix::process::kill_process(Pid::from_child(&plugin), Signal::TERM).unwrap();
     assert_eq!(wait(&mut plugin).code(), Some(0));
+}
+
+/// A socket cannot be opened again as a pipe can.
+#[test]
+fn a_newline_gathers_though_stdin_is_a_socket() {
+    let (stdin, mut triggers) = UnixStream::pair().unwrap();
+    let mut command = watching();
+    let mut plugin = command.stdin(OwnedFd::from(stdin)).stdout(Stdio::piped()).spawn().unwrap();
+    drop(command); // has the other end, too
+    let mut stdout = BufReader::new(plugin.stdout.take().unwrap()).lines().map_while(Result::ok);
+    for _ in 0..3 {
+        triggers.write_all(b"\n").unwrap();
+        let line = stdout.next().unwrap();
+        assert!(line.starts_with("psstat,process_name=self "), "{line}");
+    }
+    drop(triggers);
+    assert_eq!(wait(&mut plugin).code(), Some(0));
+}
+
+/// O_NONBLOCK belongs to the description, which a shell may have as well.
+#[test]
+fn what_others_share_stays_blocking() {
+    let ([stdin, mut triggers], [mut lines, stdout]) = (pipe(), pipe());
+    let mut command = watching();
+    let mut plugin = command.stdin(stdin.try_clone().unwrap()).stdout(stdout.try_clone().unwrap()).spawn().unwrap();
+    triggers.write_all(b"\n").unwrap();
+    assert!(lines.read(&mut [0; 4096]).unwrap() > 0, "an answer");
+    for shared in [&stdin, &stdout] {
+        assert!(!fcntl_getfl(shared).unwrap().contains(OFlags::NONBLOCK));
+    }
+    drop(triggers);
+    assert_eq!(wait(&mut plugin).code(), Some(0));
+}
+
+/// Both ends of a pipe: that which reads and that which writes.
+fn pipe() -> [File; 2] {
+    let (reader, writer) = std::io::pipe().unwrap();
+    [OwnedFd::from(reader).into(), OwnedFd::from(writer).into()]
+}
+
+/// Directories are watched by a thread, which an ordinary user may not be allowed to start.
+#[test]
+fn pidfile_directories_need_no_thread() {
+    if !support::is_root() {
+        return support::skip("only root can become another user, and that for it there is no limit");
+    }
+    let (sleeper, directory) = (Sleeper::new(), tempfile::tempdir_in("/tmp").unwrap());
+    std::fs::set_permissions(directory.path(), Permissions::from_mode(0o755)).unwrap();
+    std::fs::write(directory.path().join("it.pid"), sleeper.pid().to_string()).unwrap();
+    let public = PublicBinary::new();
+    let mut user = public.command_as_ordinary_user();
+    let program = user.arg("--pid-dir").arg(directory.path()).get_program().to_owned();
+    let mut command = Command::new("prlimit");
+    command.args(["--nproc=0", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]);
+    let mut plugin = Plugin::start({
+        command.arg(program).args(user.get_args()).env_remove("HOST_PROC").env_remove("HOST_SYS");
+        command
+    });
+    assert_eq!(found(&plugin.gather(1)), ["it 1i"]);
+    let (status, _, stderr) = plugin.stop();
+    assert!(status.success(), "{status}");
+    assert!(matches!(&stderr[..], [line] if line.contains("not watched")), "{stderr:?}");
 }
 
 /// Whether the process sleeps, or has ended.
