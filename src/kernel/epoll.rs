@@ -19,7 +19,7 @@ pub fn register(file: impl AsFd, interest: Interest) -> io::Result<AsyncFd<Owned
     Ok(registered?)
 }
 
-/// Whether an error of [`register`] says that the file is always ready: epoll refuses regular files, directories and most devices
+/// Returns whether an error of [`register`] says that the file is always ready: epoll refuses regular files, directories and most devices
 /// (EPERM).
 #[must_use]
 pub fn is_always_ready(error: &io::Error) -> bool {

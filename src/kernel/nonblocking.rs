@@ -18,7 +18,7 @@ use super::pipe::{PIPE_BUF, is_pipe};
 #[derive(Debug)]
 pub struct NonBlocking {
     file: OwnedFd,
-    /// Whether the description is our own, with O_NONBLOCK.
+    /// Set if the description is our own, with O_NONBLOCK.
     is_own: bool,
 }
 
@@ -72,7 +72,7 @@ impl NonBlocking {
         }
     }
 
-    /// Whether poll(2) knows better than an error of a call with RWF_NOWAIT. EAGAIN of a pipe is final: between poll(2) and the call
+    /// Returns whether poll(2) knows better than an error of a call with RWF_NOWAIT. EAGAIN of a pipe is final: between poll(2) and the call
     /// another process may read or fill the pipe. EAGAIN of a regular file only means that its page is not cached.
     fn may_ask_poll(&self, error: Errno) -> bool {
         error != Errno::INTR && !(error == Errno::AGAIN && is_pipe(&self.file))
