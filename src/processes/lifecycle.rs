@@ -1,12 +1,12 @@
-//! What happens to processes between two gathers, as process events and exit records tell it.
+//! Lifecycle of processes between two gathers: fork, exec, comm, exit (process events) and exit record. The only state
+//! transitions.
 //!
-//! It is folded while it comes: of a process that was born and died since the last gather nothing is left but a share in the
-//! sums of two others. What it used is its nearest ancestor's by birth, of those that live or were known before, since it
-//! belongs to that one's tree wherever it was re-parented to. Its life is its parent's at its death, since that one is charged
-//! for it if it waits for it. So what is kept is bounded by the processes there are, not by those there were.
+//! Events and records come in two streams, whose order between each other is unknown. There is no event when a process is
+//! reaped: an exited one counts as a zombie, which is in the reaped time of no parent, until kill(2) finds nobody with its
+//! pid, or the pid is given to another.
 //!
-//! No event says that a dead process was waited for. Until it is found to be gone, it is a zombie: nobody has
-//! been charged for it.
+//! The invariant: each process is a *known* one, which was read at an earlier gather, or a *newborn*, or folded into others
+//! ([`super::unobserved`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 
@@ -15,8 +15,8 @@ use crate::kernel::stat::{Identity, Stat};
 
 use super::unobserved::{Record, Unobserved};
 
-/// So many dead are kept before it is asked which of them are gone.
-const DEAD_MAX: usize = 1024;
+/// Number of exited newborns that are kept before the reaped ones among them are looked for.
+const PRUNE_MIN: usize = 1024;
 
 /// A process. A pid can be two in one interval: one that was known when it began, and one born since; and an ancestor that was known
 /// and has exited long ago can have had the same.
@@ -30,47 +30,48 @@ pub enum ProcessRef {
     Exited(Identity),
 }
 
-/// One that was born since the last gather, and exists.
+/// Newborn that exists, or is a zombie.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Birth {
     /// Which.
     pub id: Identity,
-    /// Its nearest ancestor by birth, of those that were read now or known before.
+    /// Nearest ancestor by birth that was read now or is known.
     pub ancestor: Option<ProcessRef>,
-    /// If it is dead: its record.
+    /// Exit record, if it is a zombie.
     pub record: Option<Box<Record>>,
 }
 
-/// What happened since the last gather to those that are not gone.
+/// Changes since the last gather.
 #[derive(Debug, Default)]
 pub struct Changes {
-    /// Those that were known and exist and are not what they were: they run another program, or are dead (with the record).
+    /// Pids of known processes to read again: they execute another program, or are zombies (with the record).
     pub changed: Vec<(u32, Option<Box<Record>>)>,
-    /// Those born since, sorted by pid.
+    /// Newborns, sorted by pid.
     pub births: Vec<Birth>,
-    /// What stands for those that were born and died since.
+    /// Sums of unobserved processes.
     pub unobserved: Vec<(ProcessRef, Unobserved)>,
 }
 
-/// What was told while the living were read, by the pids that they had then.
+/// Events and records that came while the tracked processes were read.
 #[derive(Debug, Default)]
 pub struct LateEvents {
-    /// The records of those that were known and could not be read any more, or were found gone before they were told.
+    /// Exit records of known processes that could not be read any more, or whose records came after they were reaped; with
+    /// their pids.
     pub records: Vec<(u32, Box<Record>)>,
-    /// What stands for those that were born and died since the last gather, beyond what was told before.
+    /// Sums of unobserved processes, beyond those of [`Changes`].
     pub unobserved: Vec<(ProcessRef, Unobserved)>,
 }
 
 /// A process born since the last gather.
 #[derive(Debug)]
 pub(super) struct Newborn {
-    /// Its nearest ancestor by birth, of those that live or were known before.
+    /// Nearest ancestor by birth that is alive or known.
     pub(super) ancestor: Option<ProcessRef>,
-    /// Whether it had another parent before: the one that it was born to is gone.
+    /// The birth parent has been reaped.
     pub(super) is_orphan: bool,
-    /// Whether it has died.
+    /// The process has exited.
     pub(super) ended: bool,
-    /// How, if there is a record.
+    /// Exit record, if there is one.
     pub(super) end: Option<Box<NewbornExit>>,
     /// Which of those born so far it is: its pid may be another's soon.
     pub(super) birth: u32,
@@ -82,83 +83,84 @@ pub(super) struct NewbornExit {
     pub(super) record: Record,
     /// ProcessRef the parent in the record is, and which of those born so far, if it is one of the new.
     pub(super) parent: Option<(ProcessRef, Option<u32>)>,
-    /// Whether that is not the one that it was born to.
-    pub(super) is_adopted: bool,
+    /// The parent at the exit is not the birth parent.
+    pub(super) is_reparented: bool,
 }
 
 /// A process that was known and has died, or at least its leader.
 #[derive(Debug, Default)]
 struct KnownExit {
-    /// Whether it is dead for sure, and its record, if there is one, was told.
-    is_told: bool,
+    /// The process has exited for sure, and no record of it is to come.
+    is_recorded: bool,
     record: Option<Box<Record>>,
-    /// Whether it is gone for sure: its pid was given to another.
+    /// The process has been reaped for sure: its pid was given to another.
     is_reaped: bool,
 }
 
-/// See the module.
+/// Process events and exit records since the last gather, as far as they are not folded.
 #[derive(Debug, Default)]
 pub struct Journal {
     has_begun: bool,
-    /// Whether exit records come: else the leader's exit is the end of those that nobody has seen.
+    /// Exit records come. Without them a newborn has exited when its leader has.
     has_records: bool,
-    /// Whether what is told now may have happened before the table was read.
+    /// The scan that it began with is going on: an event may be older than the reading of its process.
     is_settling: bool,
     known: HashSet<u32>,
-    /// Some of the known.
+    /// Known processes whose exit was reported.
     ended: BTreeMap<u32, KnownExit>,
-    /// Some of the known.
+    /// Known processes to read again.
     changed: BTreeSet<u32>,
     pub(super) new: BTreeMap<u32, Newborn>,
-    /// So many were born. That it begins anew after 4 billion confuses nobody: they are not born in one interval.
+    /// Number of births, modulo 2^32: fewer happen in one interval.
     births: u32,
-    /// The pids of the known that were found gone just now before their records were told.
+    /// Pids of known processes that were reaped just now, before their records came.
     awaited: BTreeMap<u32, Option<Box<Record>>>,
-    /// The pids that went to others before the records of those that had them were told: these are the next of these pids. Those
-    /// found in the last drain, and in this one.
+    /// Pids that were given to another before the record of the previous process came: the next record of such a pid is
+    /// that one's. Those of the last drain, and of this one.
     overdue: (BTreeSet<u32>, BTreeSet<u32>),
     /// Ancestor and pid of each of the new ones that has one.
     pub(super) descent: BTreeSet<(ProcessRef, u32)>,
-    /// Those of the new ones that ended, in the order in which they did, and others.
-    pub(super) dead: Vec<u32>,
-    /// So many of them are pruned.
-    dead_max: usize,
+    /// Newborns that exited, in this order; may have others among them.
+    pub(super) exited_newborns: Vec<u32>,
+    /// Length of that list at which the reaped ones are looked for.
+    prune_at: usize,
     pub(super) unobserved: BTreeMap<ProcessRef, Unobserved>,
     /// Records whose events may be yet to come, in the order in which they came.
     records: VecDeque<Record>,
 }
 
 impl Journal {
-    /// Whether it has all that happened since the last gather: one that has not begun takes nothing.
+    /// Returns whether it has every event since the last gather. Before [`Journal::begin`], and after an overrun, it takes
+    /// none.
     #[must_use]
     pub fn has_begun(&self) -> bool {
         self.has_begun
     }
 
-    /// Begins anew, with these processes. What is told until [`Journal::settled`] may have happened before they were found.
+    /// Begins with the processes that a scan has found. Events up to [`Journal::settled`] may be older than the scan.
     pub fn begin<'a>(&mut self, has_records: bool, known: impl Iterator<Item = &'a Stat>) {
-        *self = Self { has_begun: true, has_records, is_settling: true, dead_max: DEAD_MAX, ..Self::default() };
+        *self = Self { has_begun: true, has_records, is_settling: true, prune_at: PRUNE_MIN, ..Self::default() };
         for stat in known {
             self.known.insert(stat.id.pid);
             // One that is exiting has sent its record, or is about to: what is told later may be of another with its pid.
-            let is_told = stat.is_zombie() || (stat.exiting && stat.num_threads <= 1);
-            if is_told || stat.is_leaderless() {
-                self.ended.insert(stat.id.pid, KnownExit { is_told, ..KnownExit::default() });
+            let is_recorded = stat.is_zombie() || (stat.exiting && stat.num_threads <= 1);
+            if is_recorded || stat.is_leaderless() {
+                self.ended.insert(stat.id.pid, KnownExit { is_recorded, ..KnownExit::default() });
             }
         }
     }
 
-    /// From now on what is told happened after the beginning. Whoever was born and died before is forgotten: it may be in what
-    /// was read of its parent.
+    /// Ends the beginning: later events happened after the scan. Unobserved processes of before are forgotten, since their
+    /// parents may have been read after reaping them.
     pub fn settled(&mut self) {
         self.flush();
-        for pid in std::mem::take(&mut self.dead) {
+        for pid in std::mem::take(&mut self.exited_newborns) {
             self.take_out(pid);
         }
         self.is_settling = false;
     }
 
-    /// Takes a record. Its process's birth may be told after it, before the next [`Journal::flush`].
+    /// Takes a record. The fork event of its process may come after it, up to the next [`Journal::flush`].
     pub fn record(&mut self, record: Record) {
         if self.has_begun {
             self.records.push_back(record);
@@ -179,7 +181,7 @@ impl Journal {
         }
     }
 
-    /// All events before the records taken so far were told.
+    /// Applies the records taken so far: every event that happened before them has come.
     pub fn flush(&mut self) {
         for record in std::mem::take(&mut self.records) {
             self.end(record);
@@ -187,16 +189,16 @@ impl Journal {
         self.overdue = (std::mem::take(&mut self.overdue.1), BTreeSet::new());
     }
 
-    /// Lets those of the dead go that are gone, if there are many.
+    /// Folds the reaped ones among the exited newborns, if there are many.
     pub fn prune_if_many(&mut self, is_reaped: &dyn Fn(u32) -> bool) {
-        if self.dead.len() > self.dead_max {
+        if self.exited_newborns.len() > self.prune_at {
             self.prune(is_reaped);
-            self.dead_max = DEAD_MAX.max(2 * self.dead.len()); // so that each is asked for about once
+            self.prune_at = PRUNE_MIN.max(2 * self.exited_newborns.len()); // so that each is asked for about once
         }
     }
 
-    /// Begins to end the interval: returns those that were known and are gone, with their records, sorted by pid. `is_reaped` tells
-    /// whether a process that died was waited for.
+    /// Begins to end the interval. Returns the known processes that were reaped, with their records, sorted by pid.
+    /// `is_reaped` is asked about processes that exited.
     pub fn take_reaped(&mut self, is_reaped: &dyn Fn(u32) -> bool) -> Vec<(u32, Option<Box<Record>>)> {
         self.flush();
         self.prune(is_reaped);
@@ -214,9 +216,9 @@ impl Journal {
         gone.collect()
     }
 
-    /// Ends the interval: what else happened in it. `read` reads one that exists, and if it is told that the process may have ended,
-    /// makes sure that no thread has its pid. Those born since are known from now on, if they could be read: `born` takes them as
-    /// they are now. `exited` returns which process with this pid was known and has exited.
+    /// Ends the interval. `read` reads a process; its second argument is whether the process may have exited, so that a
+    /// thread may have its pid. `born` takes each newborn that could be read, which is known from now on. `exited` returns
+    /// the known process that had a pid and was reaped.
     pub fn settle(
         &mut self,
         read: impl FnMut(u32, bool) -> Option<Stat>,
@@ -231,17 +233,17 @@ impl Journal {
         let unobserved =
             self.unobserved.extract_if(.., |who, _| !matches!(who, ProcessRef::Newborn(pid) if new.contains_key(pid)));
         let unobserved = unobserved.collect();
-        self.dead_max = DEAD_MAX;
+        self.prune_at = PRUNE_MIN;
         Changes { changed, births, unobserved }
     }
 
-    /// This one is to be read again at the next gather.
+    /// Has a known process read again at the next gather.
     pub fn read_again(&mut self, pid: u32) {
         self.changed.insert(pid);
     }
 
-    /// After the living were read: what was told meanwhile of those that are gone, and the records of those of the known that
-    /// could not be read any more. What the living were charged for others when they were read, has been told by now.
+    /// Takes the events and records that came while the tracked processes were read, of which `vanished` could not be read
+    /// any more. They are complete for every child in the reaped times that were read.
     pub fn take_late_events(
         &mut self,
         is_reaped: &dyn Fn(u32) -> bool,
@@ -278,9 +280,9 @@ impl Journal {
         (self.known.contains(&pid) && !is_reaped).then_some(ProcessRef::Known(pid))
     }
 
-    /// Whether it exists, or was known and is gone: something stands for it. `birth`: which of those born so far one of the new was,
-    /// since its pid may be another's by now.
-    pub(super) fn stands(&self, who: ProcessRef, birth: Option<u32>) -> bool {
+    /// Returns whether sums can be kept for a process: it exists, or was known. `birth` is the number of a newborn, whose
+    /// pid may be another's by now.
+    pub(super) fn can_keep_sums(&self, who: ProcessRef, birth: Option<u32>) -> bool {
         match who {
             ProcessRef::Known(pid) => self.known.contains(&pid),
             ProcessRef::Newborn(pid) => self.birth(pid) == birth,
@@ -306,10 +308,10 @@ impl Journal {
         self.new.insert(child, Newborn { ancestor, is_orphan: false, ended: false, end: None, birth: self.births });
     }
 
-    /// The pid is given to another: whoever had it died, and was waited for.
+    /// Gives a pid to another process: the previous one has been reaped.
     fn replace(&mut self, pid: u32, before: ProcessRef) {
         self.end_early(pid);
-        if self.has_records && !self.is_told(before) {
+        if self.has_records && !self.is_recorded(before) {
             self.overdue.1.insert(pid);
         }
         match before {
@@ -319,9 +321,10 @@ impl Journal {
         }
     }
 
-    /// Takes the record of whoever has this pid before the others: who is who is known best at the time of which it tells.
+    /// Applies the record of the process that has this pid before other records, since a record names its parent as of its
+    /// time.
     fn end_early(&mut self, pid: u32) {
-        if self.who(pid).is_none_or(|who| self.is_told(who)) {
+        if self.who(pid).is_none_or(|who| self.is_recorded(who)) {
             return;
         }
         let record = self.records.iter().position(|record| record.pid == pid);
@@ -330,11 +333,11 @@ impl Journal {
         }
     }
 
-    /// Whether its end was told: no record of it is to come.
-    fn is_told(&self, who: ProcessRef) -> bool {
+    /// Returns whether no record of a process is to come.
+    fn is_recorded(&self, who: ProcessRef) -> bool {
         match who {
             ProcessRef::Newborn(pid) => self.new.get(&pid).is_some_and(|new| new.ended),
-            ProcessRef::Known(pid) => self.ended.get(&pid).is_some_and(|ended| ended.is_told),
+            ProcessRef::Known(pid) => self.ended.get(&pid).is_some_and(|ended| ended.is_recorded),
             ProcessRef::Exited(_) => true,
         }
     }
@@ -350,7 +353,7 @@ impl Journal {
             Some(ProcessRef::Newborn(pid)) if !self.has_records => {
                 if let Some(new) = self.new.get_mut(&pid) {
                     new.ended = true;
-                    self.dead.push(pid);
+                    self.exited_newborns.push(pid);
                 }
             }
             _ => {}
@@ -365,17 +368,17 @@ impl Journal {
         match self.who(exit.pid) {
             Some(ProcessRef::Known(pid)) => {
                 let ended = self.ended.entry(pid).or_default();
-                if !ended.is_told {
-                    (ended.is_told, ended.record) = (true, Some(Box::new(exit)));
+                if !ended.is_recorded {
+                    (ended.is_recorded, ended.record) = (true, Some(Box::new(exit)));
                     self.changed.insert(pid);
                 }
             }
             Some(ProcessRef::Newborn(pid)) => {
                 let parent = self.who(exit.parent).map(|parent| (parent, self.birth(exit.parent)));
                 if let Some(new) = self.new.get_mut(&pid).filter(|new| !new.ended) {
-                    let is_adopted = new.is_orphan || parent.is_some_and(|(parent, _)| new.ancestor != Some(parent));
-                    (new.ended, new.end) = (true, Some(Box::new(NewbornExit { record: exit, parent, is_adopted })));
-                    self.dead.push(pid);
+                    let is_reparented = new.is_orphan || parent.is_some_and(|(parent, _)| new.ancestor != Some(parent));
+                    (new.ended, new.end) = (true, Some(Box::new(NewbornExit { record: exit, parent, is_reparented })));
+                    self.exited_newborns.push(pid);
                 }
             }
             // Nobody knows since when it was there, if it is not awaited: it may have been hidden, or counted already.
@@ -425,7 +428,7 @@ impl Journal {
         births
     }
 
-    /// The nearest ancestor by birth of one of the new, of those that were read (sorted by pid) or known before.
+    /// Returns the nearest ancestor by birth of a newborn that was read (`births`, sorted by pid) or is known.
     fn read_ancestor(&self, pid: u32, births: &[Birth]) -> Option<ProcessRef> {
         let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.id.pid).is_ok();
         let above = |pid: &u32| match self.new.get(pid)?.ancestor {
@@ -441,7 +444,7 @@ impl Journal {
         let ends = births.iter().filter_map(|birth| Some((birth.id.pid, new.remove(&birth.id.pid)?)));
         for (pid, Newborn { end, .. }) in ends.filter(|(_, new)| new.ended) {
             let record = end.map(|end| Box::new(end.record));
-            ended.insert(pid, KnownExit { is_told: record.is_some(), record, is_reaped: false });
+            ended.insert(pid, KnownExit { is_recorded: record.is_some(), record, is_reaped: false });
         }
         let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.id.pid).is_ok();
         descent.clear();
@@ -757,9 +760,9 @@ mod tests {
             told.journal.record(record(pid + 40_000, 1, 1));
             told.journal.flush();
             told.journal.prune_if_many(&|_| true);
-            let Journal { new, descent, dead, unobserved, ended, .. } = &told.journal;
-            let kept = [new.len(), descent.len(), dead.len(), unobserved.len(), ended.len()];
-            assert!(kept.iter().all(|kept| *kept <= DEAD_MAX + 2), "{kept:?} after {round}");
+            let Journal { new, descent, exited_newborns, unobserved, ended, .. } = &told.journal;
+            let kept = [new.len(), descent.len(), exited_newborns.len(), unobserved.len(), ended.len()];
+            assert!(kept.iter().all(|kept| *kept <= PRUNE_MIN + 2), "{kept:?} after {round}");
         }
         assert_eq!(told.sums(), [(Known(1), 0, 0, 200_000, 0), (Known(10), 400_000, 400_000, 200_000, 0)]);
     }

@@ -1,10 +1,10 @@
-//! The process table: who exists, whose child, since when.
+//! The process table: the processes that exist, with their parents and start times.
 //!
-//! It is brought up to date once per gather: by a scan of `/proc`, or by what events told since ([`crate::events`]); then
-//! only those that are tracked are read. The order of reading carries the accounting: first it is known who exists, by the
-//! directory's listing or by events, *then* stats are read, a parent *before* its children. So the kernel's charge to a parent for
-//! a child that was read alive cannot be in what was read of the parent, and the charge for a child that was not there must be.
-//! The only ones in read_again are those that were there and gone when they were read: [`Presence::Vanished`].
+//! It is brought up to date once per gather, by a scan of `/proc` or by events ([`crate::events`]); then only the tracked
+//! processes are read. The order of reading carries the accounting. First the processes that exist are known, by the
+//! listing or by events; *then* stats are read, that of a parent *before* those of its children. So the reaped time of a
+//! parent never contains a child that was read alive, and always contains one that did not exist any more. It may or may
+//! not contain a child that existed and was reaped before it could be read: [`Presence::Vanished`].
 
 mod lifecycle;
 mod reader;
@@ -23,14 +23,14 @@ pub use source::{ProcessSource, Read};
 use table::Table;
 pub use unobserved::{CpuTimes, Record, Unobserved};
 
-/// What is known of a process seen before.
+/// Fate of a process seen before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Presence {
-    /// It was read.
+    /// Read at this gather, or not tracked.
     Present,
-    /// It was reaped before the reading began: its parent's children's times, read after it, contain its life.
+    /// Reaped before the reading began: the reaped time of its parent, read after it, contains its life.
     Reaped,
-    /// It was reaped before it could be read, and whether its parent was read before or after is not known.
+    /// Reaped before it could be read: the reaped time of its parent may contain its life, or not.
     Vanished,
 }
 
@@ -40,37 +40,37 @@ pub struct Processes {
     table: Table,
     /// Every pid that a scan found there before it read any, sorted.
     listed: Vec<u32>,
-    /// The pids of those that are as they were, since they could not be read. Sorted.
+    /// Pids of processes that could not be read, and are as they were. Sorted.
     stale: Vec<u32>,
     /// CLOCK_BOOTTIME just before this listing and the two before it, ns.
     listings: [Option<u64>; 3],
-    /// Whether all were read at this gather, and not only those that are tracked.
+    /// This gather read every process, and not the tracked ones alone.
     is_scanned: bool,
-    /// Whether a process that a scan found for the first time exited before it could be read.
+    /// A process that a scan found for the first time exited before it could be read.
     has_missed: bool,
-    /// Those of which more is read, sorted by pid.
+    /// Processes that are read at each gather, sorted by pid.
     tracked: Vec<Identity>,
-    /// Whether the processes that descend from those chosen may be others, or have other parents or names, than when they were chosen.
+    /// The descendants of the tracked processes may be others, or have other parents or comms, than when these were chosen.
     has_changed: bool,
-    /// Whether none of them had to be read at this gather: each sleeps as it did.
+    /// Every tracked process sleeps, and none had to be read at this gather.
     all_sleep: bool,
-    /// The exit records of those that are dead and not reaped.
+    /// Exit records of zombies.
     records: BTreeMap<Identity, Box<Record>>,
-    /// Those that went away since the last gather, with their exit records. Sorted by pid.
+    /// Processes that were reaped since the last gather, with their exit records. Sorted by pid.
     exited: Vec<(Identity, Record)>,
-    /// Those that went away while they were to be read, sorted by pid.
+    /// Processes that were reaped before they could be read, sorted by pid.
     vanished: Vec<Identity>,
     /// The parents of those of them that were zombies: who has adopted one since its record was made is what its stat says.
     zombie_parents: BTreeMap<Identity, u32>,
-    /// They, and those that went away before: whose pids may still be told of until the next gather. Sorted by pid.
+    /// Processes that were reaped by this gather: events until the next one may name their pids. Sorted by pid.
     recently_exited: Vec<Identity>,
     /// Exited processes that are ancestors of some that were born and have not been read so far. Sorted by pid.
     exited_ancestors: Vec<Identity>,
-    /// What stands for those that were born and died since, at others.
+    /// Sums of unobserved processes, at processes that are known.
     unobserved: BTreeMap<Identity, Unobserved>,
-    /// Those born since, with their nearest ancestors by birth, sorted by pid.
+    /// Newborns with their nearest ancestors by birth, sorted by pid.
     birth_ancestors: Vec<(Identity, Identity)>,
-    /// Those of them whose parents are others.
+    /// Newborns among them that have another parent.
     reparented: Vec<(Identity, Identity)>,
 }
 
@@ -80,7 +80,7 @@ impl Processes {
         self.listings = listings;
     }
 
-    /// When the last listings were taken, newest first: CLOCK_BOOTTIME, ns.
+    /// Returns the times of the last listings, newest first: CLOCK_BOOTTIME, ns.
     #[must_use]
     pub fn listings(&self) -> [Option<u64>; 3] {
         self.listings
@@ -90,57 +90,57 @@ impl Processes {
         with_pid(&self.tracked, pid).is_some()
     }
 
-    /// Whether a process, or its parent, is tracked.
+    /// Returns whether a process, or its parent, is tracked.
     fn concerns_tracked(&self, pid: u32) -> bool {
         self.is_tracked(pid) || self.get(pid).is_some_and(|stat| self.is_tracked(stat.ppid))
     }
 
-    /// Whether all were read at this gather, and not only those that are tracked.
+    /// Returns whether this gather read every process, and not the tracked ones alone.
     #[must_use]
     pub fn is_scanned(&self) -> bool {
         self.is_scanned
     }
 
-    /// Whether a process that a scan found for the first time exited before it could be read: its parent may be charged for it after that
-    /// one was read, and nobody knows how much.
+    /// Returns whether a process that a scan found for the first time exited before it could be read. Its parent may reap
+    /// it after that one was read: an unknown amount of CPU from before the scan.
     #[must_use]
     pub fn has_missed(&self) -> bool {
         self.has_missed
     }
 
-    /// Whether those who descend from the processes chosen by [`Processes::track`] may be others, or have other parents or names, than
-    /// they were then. Always so after a scan.
+    /// Returns whether the descendants of the processes of [`Processes::track`] may be others, or have other parents or
+    /// comms, than then. Always true after a scan.
     #[must_use]
     pub fn has_changed(&self) -> bool {
         self.has_changed
     }
 
-    /// Whether it was to be read at this gather, and went away before.
+    /// Returns whether a process was reaped at this gather before it could be read.
     #[must_use]
     pub fn has_vanished(&self, id: Identity) -> bool {
         self.vanished.binary_search(&id).is_ok()
     }
 
-    /// How many there are.
+    /// Returns the number of processes.
     #[must_use]
     pub fn count(&self) -> usize {
         self.table.len()
     }
 
-    /// All of them, by pid.
+    /// The processes, by pid.
     pub fn iter(&self) -> impl Iterator<Item = &Stat> {
         self.table.iter()
     }
 
-    /// Whether those that are tracked are as they were at the last gather, and nothing was told of any child of theirs: then they
-    /// have used nothing and are charged nothing. (A birth that was told while they were read is one of the next gather, as ever.)
+    /// Returns whether the tracked processes are as they were at the last gather, without an event of a child of theirs:
+    /// then no CPU was used or reaped by them. (A fork while they were read belongs to the next gather, as always.)
     #[must_use]
     pub fn are_idle(&self) -> bool {
         let is_tracked_or_exited = |id: &Identity| self.is_tracked(id.pid) || self.get_exactly(*id).is_none();
         self.all_sleep && !self.has_changed && !self.unobserved.keys().any(is_tracked_or_exited)
     }
 
-    /// Those that are tracked, by pid.
+    /// The tracked processes, by pid.
     pub fn tracked(&self) -> impl Iterator<Item = &Stat> {
         self.tracked.iter().filter_map(|id| self.get_exactly(*id))
     }
@@ -185,7 +185,7 @@ impl Processes {
         found
     }
 
-    /// What became of a process seen before.
+    /// Returns the fate of a process seen before.
     #[must_use]
     pub fn presence(&self, id: Identity) -> Presence {
         let was_there = || self.listed.binary_search(&id.pid).is_ok() || with_pid(&self.vanished, id.pid).is_some();
@@ -197,31 +197,30 @@ impl Processes {
         }
     }
 
-    /// Those that went away since the last gather, of whom there is an exit record. Sorted by pid.
+    /// The processes that were reaped since the last gather and have an exit record, sorted by pid.
     pub fn exited(&self) -> impl Iterator<Item = (Identity, &Record)> {
         self.exited.iter().map(|(id, record)| (*id, record))
     }
 
-    /// Whether an exited process is an ancestor of some that were born and have not been read so far.
+    /// Returns whether an exited process is an ancestor of newborns that have not been read so far.
     #[must_use]
     pub fn is_exited_ancestor(&self, id: Identity) -> bool {
         self.exited_ancestors.binary_search(&id).is_ok()
     }
 
-    /// The exit record of a process that is gone since the last gather, or dead and not reaped.
+    /// Returns the exit record of a process that was reaped since the last gather, or is a zombie.
     #[must_use]
     pub fn record(&self, id: Identity) -> Option<&Record> {
         let gone = self.exited.binary_search_by_key(&id, |(id, _)| *id).ok().and_then(|index| self.exited.get(index));
         gone.map(|(_, record)| record).or_else(|| self.records.get(&id).map(Box::as_ref))
     }
 
-    /// What stands, at each of some processes, for those that were born and died since the last gather. Sorted by pid.
+    /// Sums of unobserved processes, each with the process that it is kept for. Sorted by pid.
     pub fn unobserved(&self) -> impl Iterator<Item = (Identity, &Unobserved)> {
         self.unobserved.iter().map(|(id, unobserved)| (*id, unobserved))
     }
 
-    /// Those born since the last gather whose parents are not those that they were born to, with the nearest ancestors by birth, of
-    /// those that live or were known before.
+    /// Newborns whose parent is not their birth parent, each with its nearest ancestor by birth that is alive or known.
     #[must_use]
     pub fn reparented(&self) -> &[(Identity, Identity)] {
         &self.reparented
@@ -234,26 +233,26 @@ impl Processes {
         birth.ok().and_then(|index| self.birth_ancestors.get(index)).map_or(stat.ppid, |(_, ancestor)| ancestor.pid)
     }
 
-    /// Whether a process could not be read at this gather and is as it was at the one before.
+    /// Returns whether a process could not be read at this gather, and is as it was at the one before.
     #[must_use]
     pub fn is_stale(&self, id: Identity) -> bool {
         self.stale.binary_search(&id.pid).is_ok()
     }
 
-    /// Whether a scan found a process with this pid of which nothing could be read, now or before.
+    /// Returns whether a scan found a process with this pid that could not be read, now or before.
     #[must_use]
     pub fn is_unreadable(&self, pid: u32) -> bool {
         self.stale.binary_search(&pid).is_ok() && self.get(pid).is_none()
     }
 
-    /// Whether a process was born since the gather before this one (never so on the first).
+    /// Returns whether a process was born since the gather before this one; false at the first gather.
     #[must_use]
     pub fn is_newborn(&self, id: Identity) -> bool {
         let [now, previous, _] = self.listings;
         born_between(id, previous, now)
     }
 
-    /// Whether a process was born since the gather before the one before: its CPU may still be below what a tick shows.
+    /// Returns whether a process was born since the gather before the last one: its CPU may still be less than one tick.
     #[must_use]
     pub fn is_young(&self, id: Identity) -> bool {
         let [now, previous, before] = self.listings;
@@ -261,7 +260,7 @@ impl Processes {
     }
 }
 
-/// The one with this pid, of those that are sorted by it.
+/// Returns the identity with this pid, of identities sorted by it.
 fn with_pid(ids: &[Identity], pid: u32) -> Option<Identity> {
     let index = ids.binary_search_by_key(&pid, |id| id.pid).ok()?;
     ids.get(index).copied()
@@ -283,7 +282,7 @@ impl Marks {
         self.0.fill(0);
     }
 
-    /// Whether that of a place is set.
+    /// Returns whether the mark of a place is set.
     #[must_use]
     pub fn has(&self, place: Option<usize>) -> bool {
         place.is_some_and(|place| self.0.get(place / 64).is_some_and(|word| word >> (place % 64) & 1 == 1))

@@ -14,9 +14,9 @@ use crate::kernel::stat::{Identity, Stat};
 const BIRTHS_TRIMMED: usize = 1000;
 
 impl Processes {
-    /// Takes in what happened since the last gather, as of `now` (CLOCK_BOOTTIME, ns): what was told later is in it as well.
-    /// `is_reaped` tells whether a process that died was waited for. Returns the first error of a process that could not be read though
-    /// it exists: it stays as it was, or is read at the next gather.
+    /// Applies the events and records since the last gather, as of `now` (CLOCK_BOOTTIME, ns). `is_reaped` is asked about
+    /// processes that exited. Returns the first error of a process that could not be read though it exists: it stays as it
+    /// was, or is read at the next gather.
     pub fn follow(
         &mut self,
         journal: &mut Journal,
@@ -96,7 +96,7 @@ impl Processes {
         failed
     }
 
-    /// Takes out those that are gone.
+    /// Takes reaped processes out of the table.
     fn take_reaped(&mut self, gone: Vec<(u32, Option<Box<Record>>)>) {
         for (pid, record) in gone {
             if let Some(Stat { id, ppid, .. }) = self.table.remove(pid) {
@@ -124,7 +124,7 @@ impl Processes {
         }
     }
 
-    /// From now on these processes and all that descend from them now are tracked.
+    /// Tracks these processes and all that descend from them now.
     pub fn track(&mut self, ids: &[Identity], source: &mut dyn ProcessSource) {
         let tracked = self.with_descendants(ids);
         if tracked != self.tracked {
@@ -134,11 +134,11 @@ impl Processes {
         self.has_changed = self.is_scanned;
     }
 
-    /// Reads those that are tracked, unless a scan has, parents first: the known ones oldest first (a parent is never younger than its
-    /// child). Returns the first error of one that could not be read though it exists: such stay as they were.
+    /// Reads the tracked processes, unless a scan has: parents first, which is oldest first, as a parent is never younger
+    /// than its child. Returns the first error of a process that could not be read though it exists: it stays as it was.
     ///
-    /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be as they were for up
-    /// to 30 s.
+    /// If they `may_doze`, one that has not run need not be read: its resident memory and its nice value can be up to 30 s
+    /// old.
     pub fn read_tracked(&mut self, source: &mut dyn ProcessSource, may_doze: bool) -> Option<io::Error> {
         self.all_sleep = !self.is_scanned;
         if self.is_scanned {
@@ -186,8 +186,8 @@ impl Processes {
         failed
     }
 
-    /// Takes in what was told while the living were read. What of it they were charged for is in what was read of them, or will be:
-    /// nobody knows.
+    /// Takes the events and records that came while the tracked processes were read. The lives in them may be in the reaped
+    /// times that were read, or will be later.
     pub fn take_late_events(&mut self, journal: &mut Journal, is_reaped: &dyn Fn(u32) -> bool) {
         let LateEvents { records, unobserved } =
             journal.take_late_events(is_reaped, self.vanished.iter().map(|id| id.pid));

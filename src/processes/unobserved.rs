@@ -1,9 +1,10 @@
-//! Unobserved processes: they started and exited between two gathers, so that only events and exit records know of them.
+//! Unobserved processes: they started and exited between two gathers, so that they are known by events and exit records
+//! alone.
 //!
-//! Each is folded as soon as it is reaped, and nothing of it is kept but its share in the sums at two other processes. Its own time goes
-//! to its nearest ancestor by birth that is observed, or alive and not read yet: it belongs to that one's tree, wherever it was
-//! reparented to. Its life goes to its parent at its exit, whose reaped time has it if that one reaped it. So the memory is bounded by the
-//! processes that exist, not by those that existed.
+//! Each is folded as soon as it is reaped, and nothing of it is kept but its share in the sums at two other processes. Its
+//! own time goes to its nearest ancestor by birth that is known, or alive and not read yet: it belongs to that one's tree,
+//! wherever it was reparented to. Its life goes to its parent at its exit, whose reaped time has it if that one reaped it.
+//! So the memory is bounded by the processes that exist, not by those that existed.
 
 use super::lifecycle::{Journal, Newborn, ProcessRef};
 use crate::kernel::exit_records::ExitRecord;
@@ -12,7 +13,7 @@ use crate::kernel::taskstats::COUNTERS;
 /// CPU, ns: all of it, and the parts in user and in system mode.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct CpuTimes {
-    /// All of it.
+    /// User and system time together.
     pub cpu: u64,
     /// In user mode.
     pub user: u64,
@@ -28,22 +29,23 @@ impl CpuTimes {
     }
 }
 
-/// The sums of those that were born and died since the last gather, at a process that stands for them.
+/// Sums over the unobserved processes below one process.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Unobserved {
-    /// How many there were, of whom it is the nearest ancestor by birth.
+    /// Number of those whose nearest ancestor by birth it is.
     pub count: u64,
-    /// What these had used.
+    /// Own times of these processes.
     pub used: CpuTimes,
-    /// What these had waited for.
+    /// Delays of these processes.
     pub delays: [u64; COUNTERS],
     /// The lives of those whose parent it was when they died: what they had used, and the lives of their own dead.
     pub lives: CpuTimes,
-    /// The part of `lives` that came through one that is gone too.
+    /// Part of `lives` that came through a process which has exited too.
     pub orphaned: CpuTimes,
-    /// The part of `lives` that was told while the living were read: what their parents are charged for it shows now or later.
+    /// Part of `lives` that came while the tracked processes were read: the reaped time of the parent shows it now or
+    /// later.
     pub late: CpuTimes,
-    /// Whether an orphan was seen to have become its child.
+    /// An orphan became its child.
     pub is_subreaper: bool,
 }
 
@@ -61,7 +63,7 @@ impl Unobserved {
         }
     }
 
-    /// Takes in what was told later of the same.
+    /// Adds the sums that came later for the same process.
     pub fn add_late(&mut self, later: &Self) {
         self.count = self.count.saturating_add(later.count);
         self.used.add(later.used);
@@ -73,21 +75,21 @@ impl Unobserved {
     }
 }
 
-/// What is kept of an exit record, as long as its process is not gone.
+/// Fields of an exit record that are kept until the process is reaped.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Record {
     /// The process.
     pub pid: u32,
-    /// Its parent when it died; 0 if it had none.
+    /// Pid of the parent at the exit; 0 if it had none.
     pub parent: u32,
-    /// What it had used.
+    /// Own time.
     pub used: CpuTimes,
-    /// What it had waited for, if anybody asks: they are four fifths of a record, and there can be thousands.
+    /// Delays, if they are wanted: they are four fifths of a record, and there can be thousands.
     pub delays: Option<Box<[u64; COUNTERS]>>,
 }
 
 impl Record {
-    /// What is kept of this one.
+    /// Takes the fields out of an exit record.
     #[must_use]
     pub fn of(record: &ExitRecord, keeps_delays: bool) -> Self {
         let ExitRecord { pid, parent, cpu, utime, stime, delays, .. } = *record;
@@ -103,18 +105,18 @@ fn add_all(sums: &mut [u64; COUNTERS], more: &[u64; COUNTERS]) {
 }
 
 impl Journal {
-    /// Lets those of the dead go that are gone.
+    /// Folds the reaped ones among the exited newborns.
     pub(super) fn prune(&mut self, is_reaped: &dyn Fn(u32) -> bool) {
-        for pid in std::mem::take(&mut self.dead) {
+        for pid in std::mem::take(&mut self.exited_newborns) {
             match self.new.get(&pid) {
                 Some(Newborn { ended: true, .. }) if is_reaped(pid) => self.fold(pid),
-                Some(Newborn { ended: true, .. }) => self.dead.push(pid),
+                Some(Newborn { ended: true, .. }) => self.exited_newborns.push(pid),
                 _ => {}
             }
         }
     }
 
-    /// One of the new is gone: those whose ancestor it is get its own.
+    /// Takes a reaped newborn out. Newborns whose ancestor it is get its own ancestor.
     pub(super) fn take_out(&mut self, pid: u32) -> Option<(Newborn, Unobserved)> {
         let new = self.new.remove(&pid)?;
         self.pass_children(ProcessRef::Newborn(pid), new.ancestor);
@@ -124,12 +126,12 @@ impl Journal {
         Some((new, self.unobserved.remove(&ProcessRef::Newborn(pid)).unwrap_or_default()))
     }
 
-    /// One of the new is gone: others stand for it from now on.
+    /// Folds a reaped newborn into its ancestor by birth and its parent.
     pub(super) fn fold(&mut self, pid: u32) {
         let Some((Newborn { ancestor, end, .. }, below)) = self.take_out(pid) else { return };
-        let is_adopted = end.as_ref().is_some_and(|end| end.is_adopted);
+        let is_reparented = end.as_ref().is_some_and(|end| end.is_reparented);
         let (record, parent) = end.map_or((None, None), |end| (Some(end.record), end.parent));
-        let parent = parent.and_then(|(parent, birth)| self.stands(parent, birth).then_some(parent));
+        let parent = parent.and_then(|(parent, birth)| self.can_keep_sums(parent, birth).then_some(parent));
         if let Some(ancestor) = ancestor {
             self.unobserved.entry(ancestor).or_default().take_in(record.as_ref(), &below);
         }
@@ -141,7 +143,7 @@ impl Journal {
             let unobserved = self.unobserved.entry(heir).or_default();
             unobserved.lives.add(life);
             unobserved.orphaned.add(orphaned);
-            unobserved.is_subreaper |= is_adopted && parent.is_some();
+            unobserved.is_subreaper |= is_reparented && parent.is_some();
         }
     }
 
