@@ -80,13 +80,13 @@ pub enum Scope {
 pub enum Measurement {
     /// The tree as a few small fields.
     Psstat,
-    /// What it waits for: the kernel's delay accounting.
+    /// Delays: the kernel's delay accounting.
     Taskstat,
-    /// What /proc/PID/stat says.
+    /// Fields of /proc/PID/stat.
     Procstat,
     /// Proportional set size.
     Procmaps,
-    /// How threads are scheduled, by nice value.
+    /// Scheduling of threads, by nice value.
     Thread,
 }
 

@@ -27,7 +27,8 @@ pub mod timer;
 
 use std::io;
 
-/// Whether an error says that we are short of something, and nothing of what was asked for.
+/// Returns whether an error is a lack of descriptors or memory of this process or host, and says nothing about the file
+/// that was asked for.
 #[must_use]
 pub fn is_shortage(error: &io::Error) -> bool {
     let errno = rustix::io::Errno::from_io_error(error);
@@ -44,10 +45,10 @@ pub fn test_kill(pid: u32) -> rustix::io::Result<()> {
     rustix::process::test_kill_process(process.ok_or(rustix::io::Errno::SRCH)?)
 }
 
-/// Turns the two errors that mean "it went away" into `Ok(None)`.
+/// Turns the errors that mean "it does not exist any more" into `Ok(None)`.
 ///
-/// ENOENT comes from opening a file of a process that is gone, ESRCH from reading one that was opened
-/// before, ENODEV from reading a file of a cgroup that was removed.
+/// ENOENT comes from opening a file of an exited process, ESRCH from reading one that was opened before, ENODEV from
+/// reading a file of a cgroup that was removed.
 fn unless_gone<T>(result: io::Result<T>) -> io::Result<Option<T>> {
     match result {
         Ok(value) => Ok(Some(value)),

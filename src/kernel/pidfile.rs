@@ -66,20 +66,21 @@ impl Pidfile {
     }
 }
 
-/// What tells one content of a path from another, as long as nothing is written within the grain of the file system's clock.
+/// Identity of a path's content: it changes with each write, unless two writes fall within the grain of the file system's
+/// clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Version {
     device: u64,
     inode: u64,
     size: u64,
-    /// Of the last write, and of the last change of any kind: seconds and ns.
+    /// Times of the last write, and of the last change of any kind: seconds and ns.
     modified: (i64, i64),
     changed: (i64, i64),
-    /// Whether it was that old when it was read that whatever is written later shows.
+    /// The file was so old when it was read that a later write has another time.
     is_old: bool,
 }
 
-/// So much older than the wall clock a file must be, s. (FAT has a grain of 2 s.)
+/// Age from which a file counts as that old, s. (FAT has a grain of 2 s.)
 const OLD: i64 = 3;
 
 impl Version {
@@ -96,26 +97,26 @@ impl Version {
     }
 }
 
-/// That a file is watched.
+/// Inotify watch of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Watch {
     /// inotify's number of it, which is not used again.
     number: i32,
     /// Which directory the file was in: the watch is the file's, not the path's.
     directory: Directory,
-    /// When the file was looked at, ns since the epoch.
+    /// Time at which the file was looked at, ns since the epoch.
     looked: u64,
 }
 
-/// Which directory: device and inode. (One of the same inode that was made anew has other files.)
+/// Device and inode of a directory. (A directory that is created again with the same inode has other files.)
 type Directory = (u64, u64);
 
-/// Who tells of changes.
+/// Sources of change reports.
 #[derive(Debug)]
 struct Tellers {
     inotify: OwnedFd,
-    /// `/proc/self/mountinfo`, of which poll(2) tells (since Linux 2.6.26) that something was mounted, perhaps over a pidfile, or
-    /// unmounted.
+    /// `/proc/self/mountinfo`: poll(2) reports (since Linux 2.6.26) that a file system was mounted, perhaps over a pidfile,
+    /// or unmounted.
     mounts: File,
 }
 
@@ -128,7 +129,7 @@ impl Tellers {
         Ok(Self { inotify: inotify::open()?, mounts: File::open("/proc/self/mountinfo")? })
     }
 
-    /// Calls `changed` with each watch of which something is told. Returns whether that is all that may have changed.
+    /// Calls `changed` with each watch that has a report. Returns whether nothing else can have changed.
     fn ask(&self, mut changed: impl FnMut(i32)) -> bool {
         let Self { inotify, mounts } = self;
         let mut ready = [PollFd::new(inotify, PollFlags::IN), PollFd::new(mounts, PollFlags::PRI)];
@@ -145,22 +146,22 @@ impl Tellers {
     }
 }
 
-/// Whoever reads pidfiles.
+/// Reader of pidfiles.
 #[derive(Debug, Default)]
 pub struct Pidfiles {
-    /// When this gather began, ns since the epoch.
+    /// Time at which this gather began, ns since the epoch.
     now: u64,
-    /// From the first watch on; nobody, if the kernel refuses another.
+    /// Opened for the first watch; `None` before, and where the kernel refuses another inotify instance.
     tellers: Option<Tellers>,
     /// The watches of files that have not changed since they were read, and whether anybody has wanted them at the last reading.
     unchanged: BTreeMap<i32, bool>,
-    /// Whether something may have changed of which nothing was told.
+    /// Changes may have happened without a report.
     is_missing_changes: bool,
     /// The directories of files, as they are at this gather.
     directories: BTreeMap<OsString, Option<Directory>>,
-    /// Whether something that was read at the last reading is not watched.
+    /// A file that was read at the last reading is not watched.
     any_unwatched: bool,
-    /// When the first of what was read then was looked at, ns since the epoch.
+    /// Earliest time at which a file of the last reading was looked at, ns since the epoch.
     looked: u64,
 }
 
@@ -184,8 +185,8 @@ impl Pidfiles {
         is_all && !is_told && !self.any_unwatched && now.abs_diff(self.looked) < REFRESH && are_same
     }
 
-    /// From now on what is wanted is read. What was not wanted when last there was reading is watched no more; nor is anything if
-    /// changes were missed.
+    /// Begins a reading of all pidfiles that are wanted. Files that were not wanted at the last reading are no longer
+    /// watched; nor is any file if changes were missed.
     pub fn begin_reading(&mut self) {
         (self.any_unwatched, self.looked) = (false, self.now);
         let all_was_told = !std::mem::take(&mut self.is_missing_changes);
@@ -237,7 +238,7 @@ impl Pidfiles {
         read
     }
 
-    /// Whether a file is known to be as it was.
+    /// Returns whether a file is known to be unchanged.
     fn is_unchanged(&mut self, path: &Path, file: &Pidfile) -> bool {
         let Some(watch) = file.watch else { return false };
         let Some(is_asked_for) = self.unchanged.get_mut(&watch.number) else { return false };
@@ -256,7 +257,7 @@ impl Pidfiles {
         Some(Watch { number, directory, looked: self.now })
     }
 
-    /// Watches a file no more. Whoever else reads the same one reads it again.
+    /// Ends a watch. Other targets with the same file read it again.
     fn forget(&mut self, watch: Watch) {
         if let (Some(tellers), true) = (&self.tellers, self.unchanged.remove(&watch.number).is_some()) {
             self.any_unwatched = true;

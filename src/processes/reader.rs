@@ -176,8 +176,8 @@ impl ProcessSource for Reader {
     }
 }
 
-/// Whether it has done nothing that shows, and cannot do anything without being put on a CPU: its only thread is not on one. (To a
-/// zombie something is done: it is waited for.)
+/// Returns whether a process shows no activity, and can have none without being put on a CPU: its only thread is not on
+/// one. (A zombie can change without that: it is reaped.)
 fn sleeps(now: &Stat, before: &Stat) -> bool {
     let used = |stat: &Stat| [stat.utime, stat.stime, stat.cutime, stat.cstime];
     let is_known = now.unknown.is_empty() && before.unknown.is_empty();
