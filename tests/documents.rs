@@ -155,14 +155,15 @@ fn a_container_is_what_its_flags_make_it() {
     }
 }
 
-/// The README's sample of `--check` is what it prints, of the configuration that the README has above it. Numbers are this host's.
+/// The sample of `--check` is what it prints of the README's configuration. Numbers are this host's.
 #[test]
 fn the_sample_of_check_is_what_it_prints() {
     let Some(host) = Host::new() else { return };
     let Some(_as_it_comes) = DelayAccounting::switch(false) else { return };
     let readme = blocks(Path::new("README.md"));
     let configuration = readme.iter().find(|block| block.info == "toml" && block.text.contains("[[inputs.taskstats]]"));
-    let sample = readme.iter().find(|block| block.text.starts_with("Processes\n")).unwrap();
+    let troubleshooting = blocks(Path::new("docs/troubleshooting.md"));
+    let sample = troubleshooting.iter().find(|block| block.text.starts_with("Processes\n")).unwrap();
     let head = "[[inputs.taskstats]]\n";
     let collects =
         configuration.unwrap().text.replacen(head, &format!("{head}collect = [\"psstat\", \"taskstat\"]\n"), 1);

@@ -120,7 +120,7 @@ fn the_table_of_keys_is_that_of_the_program() {
 fn the_table_of_selectors_is_that_of_the_program() {
     let flags = flags();
     let mut documented = BTreeSet::new();
-    for row in rows("README.md", "## Configure") {
+    for row in rows("README.md", "## Configuration") {
         let [selectors, flag, _] = row.as_slice() else { panic!("{row:?}") };
         documented.extend(code(selectors).into_iter().map(str::to_owned));
         for flag in code(flag) {
@@ -139,12 +139,16 @@ fn the_table_of_selectors_is_that_of_the_program() {
 /// The measurements, and of each the fields with their types, and the tags.
 type Metrics = BTreeMap<String, (BTreeMap<String, &'static str>, BTreeSet<String>)>;
 
-/// As the README lists them. A field's type stands behind it, or behind the word "fields" above it.
+/// As the README lists them, and docs/configuration.md that of the plugin itself. A field's type stands behind it, or behind the word "fields" above it.
 fn documented() -> Metrics {
-    let readme = read("README.md");
-    let (_, section) = readme.split_once("\n## Metrics\n").unwrap();
-    let section = section.split("\n#").next().unwrap();
-    let (_, list) = section.split_once("`collect` names").unwrap();
+    let list = |document: &str, heading: &str, before: &str| {
+        let text = read(document);
+        let (_, section) = text.split_once(&format!("\n{heading}\n")).unwrap();
+        let section = section.split("\n#").next().unwrap();
+        section.split_once(before).unwrap().1.to_owned()
+    };
+    let list = list("README.md", "## Metrics", "`collect` names")
+        + &list("docs/configuration.md", "## The line about the plugin", "adds it to each gather");
     let mut metrics = Metrics::new();
     let (mut measurement, mut of_fields, mut of_all) = (String::new(), true, None);
     for line in list.lines() {
