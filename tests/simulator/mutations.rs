@@ -26,7 +26,7 @@ const UNOBSERVED: &str = "src/processes/unobserved.rs";
 const REFRESH: &str = "src/processes/refresh.rs";
 const TABLE: &str = "src/processes/mod.rs";
 
-const MUTATIONS: [Mutation; 15] = [
+const MUTATIONS: [Mutation; 14] = [
     Mutation {
         what: "what was counted while a child lived is not owed",
         file: BALANCE,
@@ -79,12 +79,6 @@ const MUTATIONS: [Mutation; 15] = [
         what: "the lives of the dead stand nowhere",
         file: UNOBSERVED,
         from: "unobserved.lives.add(life);",
-        to: "",
-    },
-    Mutation {
-        what: "a record that comes late is that of whoever has the pid next",
-        file: LIFECYCLE,
-        from: "return; // it counts as one of which nothing is known",
         to: "",
     },
     Mutation {
