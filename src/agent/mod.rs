@@ -1,49 +1,38 @@
-//! The loop, and the only owner of what is remembered from gather to gather.
+//! The agent: one gather, and the only owner of the state that is kept from gather to gather.
 //!
 //! ```text
-//! trigger → select → sample → account → encode → write
+//! trigger → refresh → select → read → collect → settle → render → write
 //! ```
 //!
-//! What was selected stands while nothing happens to it, and what was accounted while it rests.
+//! A selection stands until something happens to its members, and the series rest while all of these sleep.
+
+mod reload;
+mod run;
+mod settle;
 
 use std::collections::BTreeMap;
-use std::collections::btree_map::Entry;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
-use std::time::{Duration, Instant};
-
-use anyhow::Context;
+use std::time::Instant;
 
 use crate::accounting::{Accounting, KeepsUp};
-use crate::cache::{Cache, State};
-use crate::cli::Arguments;
+use crate::cache::Cache;
 use crate::collect::{Collectors, Look, Plan, Samples};
 use crate::config::Settings;
 use crate::encode::{Lines, Tags};
 use crate::host::Host;
-use crate::kernel::cgroup;
-use crate::kernel::clock::SystemClock;
-use crate::kernel::pipe::wait_for_reader;
-use crate::log::{Complaints, Level, Trouble, say};
+use crate::log::{Complaints, Trouble};
 use crate::output::Measurement;
 use crate::points::{self, Sources};
 use crate::processes::Processes;
-use crate::select::{Member, Memory, Selected, Selection, Target, Trees, measurements, select, wants};
+use crate::select::{Member, Selection, Target, measurements, select, wants};
 use crate::self_stats;
-use crate::series::{CgroupReading, Reading, Series};
-use crate::trigger::{PRIMING, Trigger, Triggers};
-use crate::write::Writer;
-
-/// Longest wait for the reader to take the last lines after a stop. Telegraf kills the plugin 10 s after it has closed
-/// stdin.
-const LAST_WORDS: Duration = Duration::from_secs(8);
+use crate::series::Series;
+use crate::trigger::PRIMING;
+pub use run::run;
 
 /// Most looks until the base is taken, however many processes exit while they are read.
 const BASE_LOOKS_MAX: usize = 10;
-
-/// Context of an error of the event loop.
-const CANNOT_WAIT: &str = "Cannot wait for triggers";
 
 /// Everything the plugin knows.
 pub struct Agent {
@@ -73,65 +62,6 @@ struct Standing {
     /// Nothing had happened at the last gather, and nothing was wrong. That one still settled what was expected and forgot exited
     /// members: if nothing has happened since, the series are as it left them.
     is_at_rest: bool,
-}
-
-/// Runs until a trigger stops it or stdout is closed.
-///
-/// # Errors
-/// Writing to stdout failed for another reason than that it was closed, or the loop cannot wait.
-pub async fn run(mut agent: Agent, mut triggers: Triggers, arguments: &Arguments) -> anyhow::Result<()> {
-    let writer = Writer::open().context("Cannot open stdout")?;
-    let mut unwatched = None;
-    watch(&agent, &mut triggers, &mut unwatched);
-    let primed = agent.prime();
-    loop {
-        match triggers.next(agent.accounting()).await.context(CANNOT_WAIT)? {
-            Trigger::Gather => {
-                triggers.hear_until(primed, agent.accounting()).await.context(CANNOT_WAIT)?;
-                let lines = agent.gather();
-                match write(&writer, &lines, &mut triggers, agent.accounting()).await {
-                    Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
-                    written => written.context("Cannot write to stdout")?,
-                }
-            }
-            Trigger::Observe => agent.observe(),
-            Trigger::Reload => agent.reload(arguments, &mut triggers),
-            Trigger::Stop => break,
-        }
-        watch(&agent, &mut triggers, &mut unwatched);
-    }
-    // The reader of a pipe that closes with us may be slow, but not for ever.
-    wait_for_reader(io::stdout(), last_words(&triggers).unwrap_or_else(Instant::now));
-    Ok(())
-}
-
-/// Has hints come from the directories of pidfiles, if there are any. The plugin works without hints: why there are none is said once.
-fn watch(agent: &Agent, triggers: &mut Triggers, said: &mut Option<io::ErrorKind>) {
-    let failed = triggers.watch(agent.watched_directories()).err();
-    if let Some(error) = failed.as_ref().filter(|error| Some(error.kind()) != *said) {
-        say(Level::Warning, &format!("Pidfile directories are read at every gather but not watched: {error}"));
-    }
-    *said = failed.map(|error| error.kind());
-}
-
-/// Writes the lines of a gather. A reader that does not read holds everything up, except a stop.
-async fn write(writer: &Writer, lines: &[u8], triggers: &mut Triggers, accounting: &mut Accounting) -> io::Result<()> {
-    let mut left = writer.write(lines)?;
-    while !left.is_empty() {
-        let room = writer.room()?;
-        while !triggers.hear(accounting, Some(&room), last_words(triggers)).await? {
-            if last_words(triggers).is_some_and(|last| Instant::now() >= last) {
-                return Err(io::Error::from(io::ErrorKind::BrokenPipe));
-            }
-        }
-        left = writer.write(left)?;
-    }
-    Ok(())
-}
-
-/// Returns until when a reader may read the last lines, if a stop was asked for.
-fn last_words(triggers: &Triggers) -> Option<Instant> {
-    triggers.stopped().map(|since| since + LAST_WORDS)
 }
 
 /// Returns the warning about processes that exist and cannot be read.
@@ -164,16 +94,6 @@ impl Agent {
             agent.resume(state);
         }
         agent
-    }
-
-    /// Goes on from what a cache file remembers.
-    fn resume(&mut self, state: Option<State>) {
-        let Some(state) = state else { return };
-        self.processes.resume(state.listings);
-        self.collectors.resume(state.collectors);
-        self.remember(state.memories);
-        self.series = state.series.into_iter().collect();
-        self.gathered = Some(state.gathered);
     }
 
     /// Takes the base of all counters, unless a cache file has it. Returns when the first gather can have rates and PSS.
@@ -254,7 +174,7 @@ impl Agent {
     /// could not be listed, and nothing has changed.
     fn look(&mut self) -> Option<u64> {
         let begun = self.host.clock.monotonic();
-        self.learn_who_exists()?;
+        self.refresh()?;
         let scan = (begun, self.host.clock.monotonic());
         let is_undisturbed =
             self.host.pidfiles.begin_gather(self.host.clock.realtime()) && !self.processes.has_changed();
@@ -266,7 +186,7 @@ impl Agent {
             }
         };
         let begun = self.host.clock.monotonic();
-        self.watch(&plan);
+        self.read(&plan);
         // What goes before can take as long as an interval: in a storm thousands are born, and others have the CPUs.
         let (begun, ended) = if self.processes.is_scanned() { scan } else { (begun, self.host.clock.monotonic()) };
         let at = u64::midpoint(begun, ended);
@@ -275,10 +195,10 @@ impl Agent {
             self.series.values_mut().for_each(|series| series.rest(at));
         } else {
             let mut members = members.unwrap_or_else(|| self.members_as_before(&selection.series));
-            let vanished = self.take_out_vanished(&mut members);
-            self.sample(&plan, at);
-            self.account(&selection.series, members.into_iter().zip(vanished), at);
-            self.end_those_not_selected(selection.complete, at);
+            let vanished = self.take_vanished(&mut members);
+            self.collect(&plan, at);
+            self.settle(&selection.series, members.into_iter().zip(vanished), at);
+            self.end_unselected(selection.complete, at);
         }
         self.processes.end_gather();
         let is_at_rest = all_rest && self.complaints.is_empty();
@@ -287,7 +207,7 @@ impl Agent {
     }
 
     /// Brings the process table up to date. `None`: `/proc` could not be listed.
-    fn learn_who_exists(&mut self) -> Option<()> {
+    fn refresh(&mut self) -> Option<()> {
         let Host { source, clock, accounting, .. } = &mut self.host;
         match accounting.update(&mut self.processes, source.as_mut(), clock.boottime()) {
             Ok(None) => {}
@@ -317,24 +237,8 @@ impl Agent {
         (selection, plan, members)
     }
 
-    /// The members of each series selected, in their order.
-    fn members(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
-        let mut trees = Trees::of(&self.processes);
-        let members = selection.iter().map(|(tags, selected)| {
-            let before = self.series.get(tags).map(Series::members_and_departed).unwrap_or_default();
-            selected.members(&mut trees, &before)
-        });
-        members.collect()
-    }
-
-    /// The members of each series as of the last gather.
-    fn members_as_before(&self, selection: &BTreeMap<Tags, Selected>) -> Vec<Vec<Member>> {
-        let members = |tags| self.series.get(tags).map(|series| series.members().to_vec()).unwrap_or_default();
-        selection.keys().map(members).collect()
-    }
-
     /// Reads the stats of the members and all that descends from them, each once.
-    fn watch(&mut self, plan: &Plan) {
+    fn read(&mut self, plan: &Plan) {
         let Self { processes, host, complaints, .. } = self;
         let Host { source, accounting, .. } = host;
         let source = &mut KeepsUp::new(source.as_mut(), accounting);
@@ -345,94 +249,13 @@ impl Agent {
         accounting.conclude(processes);
     }
 
-    /// Takes out the members that were reaped before they could be read, and returns them.
-    fn take_out_vanished(&self, members: &mut [Vec<Member>]) -> Vec<Vec<Member>> {
-        let has_vanished = |member: &mut Member| self.processes.has_vanished(member.id);
-        members.iter_mut().map(|members| members.extract_if(.., has_vanished).collect()).collect()
-    }
-
     /// Reads from the members what the process table does not hold, and charges CPU to them.
-    fn sample(&mut self, plan: &Plan, at: u64) {
+    fn collect(&mut self, plan: &Plan, at: u64) {
         let Self { processes, host, collectors, complaints, .. } = self;
         let Host { proc, source, taskstats, accounting, .. } = host;
         let source = &mut KeepsUp::new(source.as_mut(), accounting);
         let look = &mut Look { processes, proc, source, taskstats: taskstats.as_mut(), complaints };
         self.samples = collectors.sample(plan, at, look);
-    }
-
-    fn account(
-        &mut self,
-        selection: &BTreeMap<Tags, Selected>,
-        members: impl Iterator<Item = (Vec<Member>, Vec<Member>)>,
-        at: u64,
-    ) {
-        for series in self.series.values_mut() {
-            series.over = true;
-        }
-        for ((tags, selected), (members, vanished)) in selection.iter().zip(members) {
-            let (cgroups, at) = self.read_cgroups(selected, at);
-            let (series, is_new) = match self.series.entry(tags.clone()) {
-                Entry::Occupied(known) => (known.into_mut(), false),
-                Entry::Vacant(new) => (new.insert(Series::new(Arc::clone(&selected.output))), true),
-            };
-            (series.over, series.hidden, series.unknown) = (false, selected.hidden, selected.incomplete);
-            series.output = Arc::clone(&selected.output);
-            let (top, of_cgroups) = (selected.top(&members), !selected.cgroups.is_empty());
-            let selected = selected.ids.clone();
-            let (processes, samples) = (&self.processes, &self.samples);
-            let (collectors, previous) = (&self.collectors, self.gathered);
-            let reading = Reading {
-                members,
-                vanished,
-                top,
-                selected,
-                processes,
-                samples,
-                collectors,
-                cgroups,
-                of_cgroups,
-                at,
-                previous,
-            };
-            series.account(reading, is_new);
-        }
-    }
-
-    /// Ends the series that the selection does not have. Where part of the host could not be looked at they may still be there: they are
-    /// kept, and not written.
-    fn end_those_not_selected(&mut self, complete: bool, at: u64) {
-        for series in self.series.values_mut().filter(|series| series.over) {
-            if complete {
-                let reading = Reading::nothing(&self.processes, &self.samples, &self.collectors, at, self.gathered);
-                series.account(reading, false);
-            } else {
-                (series.over, series.unknown) = (false, true);
-            }
-        }
-    }
-
-    /// Reads the cpu.stat of a series' cgroups. Returns it with the time of reading; `None` and `scanned` for a series without cgroups, or
-    /// whose hierarchy has no cpu.stat.
-    fn read_cgroups(&mut self, selected: &Selected, scanned: u64) -> (Option<CgroupReading>, u64) {
-        if selected.cgroups.is_empty() {
-            return (None, scanned);
-        }
-        let at = self.host.clock.monotonic();
-        let mut reading = CgroupReading { all: !selected.incomplete, ..CgroupReading::default() };
-        for (path, pids) in &selected.cgroups {
-            match (cgroup::inode(path), cgroup::usage(path)) {
-                (Ok(Some(inode)), Ok(Some(usage))) => reading.usages.push((inode, usage)),
-                (Ok(_), Ok(_)) => continue,
-                (Err(error), _) | (_, Err(error)) => {
-                    reading.all = false;
-                    self.complaints.add(Trouble::of(&error), format!("Cgroup {}: {error}", path.display()));
-                }
-            }
-            reading.pids.extend(pids);
-        }
-        reading.pids.sort_unstable();
-        let carry = !reading.usages.is_empty() || !reading.pids.is_empty();
-        if carry { (Some(reading), at) } else { (None, scanned) }
     }
 
     /// Writes the lines of all series, and forgets those that are over.
@@ -445,78 +268,6 @@ impl Agent {
         }
         series.retain(|_, series| !series.over);
         collectors.busiest.begin_interval(at);
-    }
-
-    /// The processes that each target has accepted, by the target's label.
-    fn memories(&self) -> BTreeMap<String, Memory> {
-        self.targets.iter().map(|target| (target.label.clone(), target.memory())).collect()
-    }
-
-    fn remember(&mut self, mut memories: BTreeMap<String, Memory>) {
-        for target in &mut self.targets {
-            if let Some(memory) = memories.remove(&target.label) {
-                target.remember(memory);
-            }
-        }
-    }
-
-    fn save(&mut self) {
-        let (Some(cache), Some(gathered)) = (&self.cache, self.gathered) else { return };
-        let memories = self.memories();
-        let listings = self.processes.listings();
-        if let Err(error) = cache.save(gathered, listings, &memories, &self.collectors, self.series.iter()) {
-            let message = format!("Cache file {} is not written: {error}", cache.path().display());
-            self.complaints.add(Trouble::of(&error), message);
-        }
-    }
-
-    /// Reads the configuration again. A bad one changes nothing.
-    fn reload(&mut self, arguments: &Arguments, triggers: &mut Triggers) {
-        let settings = match arguments.can_be_read_again().and_then(|()| Settings::load(arguments)) {
-            Ok(settings) => settings,
-            Err(error) => {
-                say(Level::Error, &format!("The configuration stays as it was: {error:#}"));
-                return;
-            }
-        };
-        match Host::open(&settings.proc_root, &settings.sys_root, Box::new(SystemClock), self.host.holdable) {
-            Ok(mut host) => {
-                host.listen(settings.accounting, wants(&settings.targets, Measurement::Taskstat));
-                self.host = host;
-            }
-            Err(error) => {
-                let root = settings.proc_root.display();
-                say(Level::Error, &format!("The configuration stays as it was: cannot open {root}: {error}"));
-                return;
-            }
-        }
-        match settings.interval {
-            Some(period) => triggers.set_interval(period),
-            None => say(Level::Warning, "An interval cannot be taken away while running: it stays as it was"),
-        }
-        let same_cache = match &self.cache {
-            Some(cache) => cache.is(settings.cache.as_ref()),
-            None => settings.cache.is_none(),
-        };
-        if !same_cache {
-            say(Level::Warning, "Another cache file takes a restart: it stays as it was");
-        }
-        let memories = self.memories();
-        self.targets = settings.targets;
-        self.remember(memories);
-        self.collectors.set_bounds(settings.bounds);
-        self.self_stats = settings.self_stats;
-        if let Some(cache) = &mut self.cache {
-            cache.set_digest(settings.digest);
-        }
-        let listings = self.processes.listings();
-        self.processes = Processes::default(); // it may be another root
-        self.processes.resume(listings);
-        self.standing = None;
-        self.gathered = None; // what the new targets find is not new
-        self.gathered = self.look();
-        self.complaints.say_changes();
-        say(Level::Info, "The configuration was read again");
     }
 
     /// The series as of the last gather, by their tags.
@@ -547,11 +298,13 @@ mod tests {
     use std::io::{Read, Write};
     use std::process::{Child, Stdio};
     use std::rc::Rc;
+    use std::time::Duration;
 
     use super::*;
+    use crate::cli::Arguments;
     use crate::config::values::AccountBy;
     use crate::events::{EventStream, Messages};
-    use crate::kernel::clock::Clock;
+    use crate::kernel::clock::{Clock, SystemClock};
     use crate::kernel::elsewhere::skip;
     use crate::kernel::netlink::Drained;
     use crate::kernel::proc_connector::Event;
