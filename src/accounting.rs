@@ -46,7 +46,10 @@ impl Accounting {
             return Self::default();
         }
         if !proc.is_of_our_pid_namespace() {
-            let reason = format!("{} is of another pid namespace, whose events are not told", proc.root().display());
+            let reason = format!(
+                "{} is of another pid namespace, whose events the kernel does not report here",
+                proc.root().display()
+            );
             let shortcoming = Some(Shortcoming { trouble: Trouble::Failed, reason });
             return Self { shortcoming, is_demanded, ..Self::default() };
         }
@@ -70,9 +73,10 @@ impl Accounting {
     /// Value of the tag `accounting`, and what `--check` says of it.
     #[must_use]
     pub fn name_and_description(&self) -> [&'static str; 2] {
-        let events = "process events and exit records: nobody lives too short to be counted";
-        let connector = "process events without exit records: of the dead, only what their parents are charged";
-        let scan = "one scan of /proc per gather: of the dead, only what their parents are charged";
+        let events = "process events and exit records: every process counts, however short its life";
+        let connector =
+            "process events without exit records: the CPU of exited processes counts when their parents reap it";
+        let scan = "one scan of /proc per gather: the CPU of exited processes counts when their parents reap it";
         match (&self.events, &self.shortcoming) {
             (Some(_), None) => ["events", events],
             (Some(_), Some(_)) => ["connector", connector],

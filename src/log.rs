@@ -43,7 +43,7 @@ pub fn say(level: Level, message: &str) {
     }
     match LOST.swap(0, Ordering::Relaxed) {
         0 => {}
-        lost => write(&format!("W! {lost} messages are lost, since nobody read them")),
+        lost => write(&format!("W! {lost} messages are lost, since stderr was full")),
     }
     let prefix = match level {
         Level::Error => "E! ",
@@ -201,7 +201,7 @@ impl Complaints {
         if self.bounded.len() < BOUNDED_MAX && self.bounded.insert(kind.clone()) {
             say(Level::Warning, &in_words(kind, with));
             if self.bounded.len() == BOUNDED_MAX {
-                say(Level::Warning, "No more is said of what bounds leave out; self_stats counts it");
+                say(Level::Warning, "No more processes that bounds leave out are named; self_stats counts them");
             }
         }
     }

@@ -187,7 +187,7 @@ impl Agent {
         };
         let begun = self.host.clock.monotonic();
         self.read(&plan);
-        // What goes before can take as long as an interval: in a storm thousands are born, and others have the CPUs.
+        // The steps before can take as long as an interval: in a storm thousands start, and others have the CPUs.
         let (begun, ended) = if self.processes.is_scanned() { scan } else { (begun, self.host.clock.monotonic()) };
         let at = u64::midpoint(begun, ended);
         let all_rest = members.is_none() && plan.is_of_cpu_and_memory() && self.processes.are_idle();
@@ -242,7 +242,7 @@ impl Agent {
         let Self { processes, host, complaints, .. } = self;
         let Host { source, accounting, .. } = host;
         let source = &mut KeepsUp::new(source.as_mut(), accounting);
-        // A nice value is changed from outside.
+        // Another process can change a nice value without an event.
         if let Some(error) = processes.read_tracked(source, !plan.wants(Measurement::Thread)) {
             complaints.add(Trouble::of(&error), unreadable(&error));
         }

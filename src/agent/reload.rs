@@ -77,7 +77,7 @@ impl Agent {
             None => settings.cache.is_none(),
         };
         if !same_cache {
-            say(Level::Warning, "Another cache file takes a restart: it stays as it was");
+            say(Level::Warning, "Another cache file requires a restart: it stays as it was");
         }
         let memories = self.memories();
         self.targets = settings.targets;

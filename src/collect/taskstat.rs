@@ -217,9 +217,7 @@ fn is_dying(stat: &Stat, proc: &mut Proc) -> bool {
 fn remedy(error: &io::Error) -> (Trouble, String) {
     match error.kind() {
         io::ErrorKind::PermissionDenied => (Trouble::Denied, Capability::NetAdmin.is_needed()),
-        io::ErrorKind::NotFound => {
-            (Trouble::Failed, "the kernel has none: it takes one built with CONFIG_TASKSTATS".to_owned())
-        }
+        io::ErrorKind::NotFound => (Trouble::Failed, "the kernel was built without CONFIG_TASKSTATS".to_owned()),
         _ if netlink::is_forbidden(error) => (Trouble::Denied, netlink::IS_FORBIDDEN.to_owned()),
         _ => (Trouble::Failed, error.to_string()),
     }

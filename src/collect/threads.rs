@@ -76,7 +76,7 @@ impl Reader {
     /// Returns whether the kernel has no schedstat, with a complaint if so.
     pub(super) fn lacks_schedstat(&self, look: &mut Look) -> bool {
         if self.lacks_schedstat {
-            let why = "the kernel has no schedstat: it takes one built with CONFIG_SCHED_INFO";
+            let why = "the kernel was built without CONFIG_SCHED_INFO";
             look.complaints.add(Trouble::Failed, format!("What threads have run and waited is left out: {why}"));
         }
         self.lacks_schedstat

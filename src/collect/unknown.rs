@@ -34,7 +34,5 @@ fn message(stat: &Stat, look: &mut Look) -> String {
     let fields: Vec<_> = fields.collect();
     let which = if fields.is_empty() { "some fields are no numbers".to_owned() } else { fields.join("; ") };
     let (pid, comm) = (stat.id.pid, stat.comm.to_text());
-    format!(
-        "Of the stat of process {pid} ({comm}) {which}: that is unknown until the kernel says a number, the rest counts"
-    )
+    format!("Stat of process {pid} ({comm}): {which}; unknown until it is a number again, the rest counts")
 }

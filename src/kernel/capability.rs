@@ -44,10 +44,10 @@ impl Capability {
         capabilities(None).is_ok_and(|sets| sets.effective.contains(self.bit()))
     }
 
-    /// Returns the text "requires CAP_X", with the remedy, for a message about a lack of it.
+    /// Returns the text "CAP_X is required", with the remedy, for a message about a lack of it.
     #[must_use]
     pub fn is_needed(self) -> String {
-        format!("it takes {self}; {}", self.remedy())
+        format!("{self} is required; {}", self.remedy())
     }
 
     /// Returns how to get the capability on this host: a command where one suffices.

@@ -122,7 +122,7 @@ impl<T: Counter> Tally<T> {
         for (id, counts) in members {
             match counters.get(*id) {
                 Some(counted) if !counted.unknown && *counts => self.total.add(&counted.gained),
-                // Nothing of it, but of all that it counts.
+                // Adds nothing, but makes every counter exist.
                 Some(counted) if !counted.unknown => self.total.add(&counted.gained.since(&counted.gained)),
                 _ => self.unknown = true,
             }

@@ -97,19 +97,31 @@ struct KnownExit {
     is_reaped: bool,
 }
 
+/// Agreement of the journal with the process table.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+enum Sync {
+    /// Events are missing: it takes none until a scan has read every process.
+    #[default]
+    Lost,
+    /// The scan is going on: an event may be older than the reading of its process.
+    Syncing,
+    /// It has every event since the last gather.
+    Live,
+}
+
 /// Process events and exit records since the last gather, as far as they are not folded.
 #[derive(Debug, Default)]
 pub struct Journal {
-    has_begun: bool,
+    sync: Sync,
     /// Exit records come. Without them a newborn has exited when its leader has.
     has_records: bool,
-    /// The scan that it began with is going on: an event may be older than the reading of its process.
-    is_settling: bool,
+    /// Pids of the processes that were read at an earlier gather.
     known: HashSet<u32>,
     /// Known processes whose exit was reported.
     ended: BTreeMap<u32, KnownExit>,
     /// Known processes to read again.
     changed: BTreeSet<u32>,
+    /// Newborns that are not folded, by pid.
     pub(super) new: BTreeMap<u32, Newborn>,
     /// Number of births, modulo 2^32: fewer happen in one interval.
     births: u32,
@@ -118,12 +130,13 @@ pub struct Journal {
     /// Pids that were given to another before the record of the previous process came: the next record of such a pid is
     /// that one's. Those of the last drain, and of this one.
     overdue: (BTreeSet<u32>, BTreeSet<u32>),
-    /// Ancestor and pid of each of the new ones that has one.
+    /// Ancestor and pid of each newborn that has an ancestor.
     pub(super) descent: BTreeSet<(ProcessRef, u32)>,
     /// Newborns that exited, in this order; may have others among them.
     pub(super) exited_newborns: Vec<u32>,
     /// Length of that list at which the reaped ones are looked for.
     prune_at: usize,
+    /// Sums of unobserved processes, by the process that they are kept for.
     pub(super) unobserved: BTreeMap<ProcessRef, Unobserved>,
     /// Records whose events may be yet to come, in the order in which they came.
     records: VecDeque<Record>,
@@ -134,15 +147,15 @@ impl Journal {
     /// none.
     #[must_use]
     pub fn has_begun(&self) -> bool {
-        self.has_begun
+        self.sync != Sync::Lost
     }
 
     /// Begins with the processes that a scan has found. Events up to [`Journal::settled`] may be older than the scan.
     pub fn begin<'a>(&mut self, has_records: bool, known: impl Iterator<Item = &'a Stat>) {
-        *self = Self { has_begun: true, has_records, is_settling: true, prune_at: PRUNE_MIN, ..Self::default() };
+        *self = Self { sync: Sync::Syncing, has_records, prune_at: PRUNE_MIN, ..Self::default() };
         for stat in known {
             self.known.insert(stat.id.pid);
-            // One that is exiting has sent its record, or is about to: what is told later may be of another with its pid.
+            // An exiting process has sent its record, or is about to: a later one may be that of another with its pid.
             let is_recorded = stat.is_zombie() || (stat.exiting && stat.num_threads <= 1);
             if is_recorded || stat.is_leaderless() {
                 self.ended.insert(stat.id.pid, KnownExit { is_recorded, ..KnownExit::default() });
@@ -157,12 +170,12 @@ impl Journal {
         for pid in std::mem::take(&mut self.exited_newborns) {
             self.take_out(pid);
         }
-        self.is_settling = false;
+        self.sync = Sync::Live;
     }
 
     /// Takes a record. The fork event of its process may come after it, up to the next [`Journal::flush`].
     pub fn record(&mut self, record: Record) {
-        if self.has_begun {
+        if self.has_begun() {
             self.records.push_back(record);
         }
     }
@@ -170,7 +183,7 @@ impl Journal {
     /// Takes an event.
     pub fn event(&mut self, event: Event) {
         match event {
-            _ if !self.has_begun => {}
+            _ if !self.has_begun() => {}
             Event::Fork { parent, child } => self.fork(parent, child),
             Event::Exec { pid } | Event::Comm { pid } => {
                 if let Some(ProcessRef::Known(pid)) = self.who(pid) {
@@ -251,9 +264,11 @@ impl Journal {
     ) -> LateEvents {
         self.flush();
         self.prune(is_reaped);
-        // One that is not there without having died only cannot be seen, or was taken for another: that takes a scan.
+        // A process that does not exist and did not exit is hidden, or was taken for another: that requires a scan.
         let (vanished, unexplained): (Vec<_>, Vec<_>) = vanished.partition(|pid| self.ended.contains_key(pid));
-        self.has_begun &= unexplained.is_empty();
+        if !unexplained.is_empty() {
+            self.sync = Sync::Lost;
+        }
         let ended = &mut self.ended;
         let records = vanished.into_iter().filter_map(|pid| Some((pid, ended.get_mut(&pid)?.record.take()?)));
         let latecomers = std::mem::take(&mut self.awaited).into_iter().filter_map(|(pid, record)| Some((pid, record?)));
@@ -296,7 +311,7 @@ impl Journal {
     }
 
     fn fork(&mut self, parent: u32, child: u32) {
-        if self.is_settling && self.known.contains(&child) {
+        if self.sync == Sync::Syncing && self.known.contains(&child) {
             return;
         }
         if let Some(before) = self.who(child) {
@@ -363,7 +378,7 @@ impl Journal {
     /// A process ended.
     fn end(&mut self, exit: Record) {
         if self.overdue.0.remove(&exit.pid) {
-            return; // it counts as one of which nothing is known
+            return; // its process counts as one without a record
         }
         match self.who(exit.pid) {
             Some(ProcessRef::Known(pid)) => {
@@ -381,7 +396,7 @@ impl Journal {
                     self.exited_newborns.push(pid);
                 }
             }
-            // Nobody knows since when it was there, if it is not awaited: it may have been hidden, or counted already.
+            // A record that is not awaited has an unknown begin: its process may have been hidden, or counted already.
             Some(ProcessRef::Exited(_)) | None => {
                 if let Some(record) = self.awaited.get_mut(&exit.pid) {
                     *record = Some(Box::new(exit));
@@ -449,7 +464,7 @@ impl Journal {
         let is_read = |pid: &u32| births.binary_search_by_key(pid, |birth| birth.id.pid).is_ok();
         descent.clear();
         for (pid, new) in new {
-            // Before those that were read are known: they may have the pids of those that have exited.
+            // Before the newborns that were read become known: they may have the pids of exited processes.
             new.ancestor = match new.ancestor {
                 Some(ProcessRef::Newborn(above)) if is_read(&above) => Some(ProcessRef::Known(above)),
                 Some(ProcessRef::Known(above)) if !known.contains(&above) => exited(above).map(ProcessRef::Exited),
@@ -572,7 +587,7 @@ mod tests {
 
     #[test]
     fn an_orphan_belongs_to_the_tree_it_was_born_in_and_its_life_to_whoever_adopted_it() {
-        // forked twice: 20 leaves before its child 21, which init is_subreaper
+        // forked twice: 20 leaves before its child 21, which init adopts
         let mut told = Told::begin(true);
         told.fork(10, 20).fork(20, 21).end(20, 10, 1).reap(20).flush().end(21, 1, 5).reap(21);
         assert_eq!(told.sums(), [(Known(1), 0, 0, 5, 0), (Known(10), 2, 6, 1, 0)]);

@@ -48,7 +48,7 @@ impl Processes {
             journal.settle(&mut look, |stat| self.table.add(stat), now_or_before);
         self.exited_ancestors = journal.exited_ancestors().collect();
         self.exited_ancestors.sort_unstable();
-        // By what the table was: the pid of one that was known may be another's when those that were added are found.
+        // As of the table before newborns are found in it: one may have the pid of a known process.
         let before = |who| match who {
             ProcessRef::Known(pid) => self.get(pid).map(|stat| stat.id).or_else(|| now_or_before(pid)),
             ProcessRef::Newborn(_) => None,
@@ -68,13 +68,13 @@ impl Processes {
         self.records.extend(births.into_iter().filter_map(|birth| Some((birth.id, birth.record?))));
         for (pid, record) in orphans.into_iter().chain(changed) {
             self.look_again(pid, record, &mut look);
-            // The dead have no children, waited for or not.
+            // A zombie has no children: they were reparented.
             if self.get(pid).is_some_and(Stat::is_zombie) {
                 let orphans: Vec<_> = self.children(pid).map(|child| child.id.pid).collect();
                 orphans.into_iter().for_each(|orphan| self.look_again(orphan, None, &mut look));
             }
         }
-        // One whose parent went away after that one was to be read, and before it was, has another one now.
+        // A newborn whose parent was reaped between the events and the reading has another parent now.
         let has_vanished_parent = |stat: &&Stat| stat.ppid > 0 && self.table.get(stat.ppid).is_none();
         let orphans_of_vanished = ancestors.iter().filter_map(|(id, ..)| self.get(id.pid)).filter(has_vanished_parent);
         orphans_of_vanished.map(|stat| stat.id.pid).chain(unread).for_each(|pid| journal.read_again(pid));
@@ -102,7 +102,7 @@ impl Processes {
             if let Some(Stat { id, ppid, .. }) = self.table.remove(pid) {
                 self.has_changed |= self.is_tracked(pid);
                 self.recently_exited.push(id);
-                // ProcessRef has adopted a zombie since its record was made is what its stat says.
+                // A zombie may have been reparented since its record: its stat has the parent.
                 let parent = self.records.remove(&id).map(|_| ppid);
                 self.exited.extend(record.map(|mut record| {
                     record.parent = parent.unwrap_or(record.parent);
@@ -148,7 +148,7 @@ impl Processes {
         order.sort_unstable();
         let mut failed = None;
         let [now, previous, _] = self.listings;
-        // Whoever was just born may be gone by the next gather.
+        // A newborn may have exited by the next gather.
         let lasts = |stat: &Stat| !born_between(stat.id, previous, now);
         for (start, pid) in order {
             let id = Identity { pid, start };

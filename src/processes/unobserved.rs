@@ -137,7 +137,7 @@ impl Journal {
         }
         let mut life = record.map(|record| record.used).unwrap_or_default();
         life.add(below.lives);
-        // ProcessRef was its parent is gone, so that it was an orphan when it was waited for: by whom, nobody knows.
+        // Its parent has been reaped, so it was reaped as an orphan: it is unknown by which process.
         let (heir, orphaned) = if parent.is_some() { (parent, below.lives) } else { (ancestor, life) };
         if let Some(heir) = heir.filter(|_| life != CpuTimes::default()) {
             let unobserved = self.unobserved.entry(heir).or_default();

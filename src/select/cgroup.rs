@@ -75,7 +75,7 @@ pub(super) fn groups<'a>(found: Vec<PathBuf>, meant: Option<&String>, view: &mut
     match meant {
         Some(meant) if named.is_empty() => {
             if !view.incomplete {
-                view.complaints.add(Trouble::Absent, format!("No cgroup {meant:?} is found: nothing of it runs"));
+                view.complaints.add(Trouble::Absent, format!("No cgroup {meant:?} is found: it is not running"));
             }
             vec![Found { name: Some(name_of(Path::new(meant)).into()), ..Found::default() }]
         }

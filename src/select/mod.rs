@@ -201,7 +201,7 @@ impl Target {
             Source::All | Source::Pid(_) | Source::ChildrenOfInit => "there is no such process",
             Source::PidFile(_) => "it names no process",
             Source::PidDir(_) => "there is no pidfile in it",
-            Source::SystemdUnit(_) | Source::Services => "no such unit runs",
+            Source::SystemdUnit(_) | Source::Services => "no such unit is running",
             Source::Cgroup(_) => "there is no such cgroup, or no process in it",
         }
     }

@@ -7,7 +7,7 @@ use crate::log::Trouble;
 /// Returns how to make hidden processes visible.
 pub(super) fn see_hidden() -> String {
     let (capability, remedy) = (Capability::SysPtrace, Capability::SysPtrace.remedy());
-    format!("it takes {capability}, or the group that the mount's gid= names; {remedy}")
+    format!("this requires {capability}, or the group that the mount's gid= names; {remedy}")
 }
 
 pub(super) fn find<'a>(pid: u32, view: &mut View<'a>) -> Found<'a> {

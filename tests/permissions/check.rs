@@ -195,9 +195,9 @@ fn who_cannot_be_looked_at_is_named() {
     let mut pids: Vec<_> = roots.iter().map(|process| process.id()).collect();
     pids.sort_unstable();
     let process = |pid: &u32| format!("process {pid} (of-root)");
-    check(&pids[..1]).assert_fails(&[&["namely ", &format!("{}: it takes CAP_SYS_PTRACE", process(&pids[0]))]]);
+    check(&pids[..1]).assert_fails(&[&["namely ", &format!("{}: CAP_SYS_PTRACE is required", process(&pids[0]))]]);
     let first = pids[..3].iter().map(process).collect::<Vec<_>>().join(", ");
-    check(&pids).assert_fails(&[&[&format!("such as {first}: it takes CAP_SYS_PTRACE")]]);
+    check(&pids).assert_fails(&[&[&format!("such as {first}: CAP_SYS_PTRACE is required")]]);
 }
 
 /// As mounted in a container.
