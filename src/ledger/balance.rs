@@ -2,12 +2,44 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::Charge;
 use super::orphans::Orphans;
-use crate::kernel::stat::TICK;
+use super::{Charge, ExitedMember, MemberTimes};
+use crate::kernel::stat::{Identity, TICK};
 
 /// Most CPU that the two texts of a reaped time (cutime and cstime, in whole ticks) can hide.
 pub(super) const HIDDEN: u64 = 2 * TICK;
+
+/// Account of one process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Account {
+    pub(super) id: Identity,
+    pub(super) ppid: u32,
+    pub(super) cpu: Balance,
+    /// An orphan became its child.
+    #[serde(default, rename = "adopts")]
+    pub(super) is_subreaper: bool,
+}
+
+impl Account {
+    /// Returns the account of a process born since the last gather, whose times count from 0.
+    pub(super) fn of_newborn(id: Identity, ppid: u32) -> Self {
+        Self { id, ppid, cpu: Balance::default(), is_subreaper: false }
+    }
+
+    /// Returns the account of an older process, whose times count from its first reading.
+    pub(super) fn of_first_reading(member: &MemberTimes) -> Self {
+        let cpu = Balance { own: member.own, reaped: member.reaped, ..Balance::default() };
+        Self { id: member.id, ppid: member.ppid, cpu, is_subreaper: false }
+    }
+
+    /// Takes in an exit record. Returns the own time since the last gather, ns.
+    pub(super) fn take_in_exit(&mut self, exited: &ExitedMember) -> u64 {
+        let own = exited.own.saturating_sub(self.cpu.own);
+        self.cpu.own = self.cpu.own.saturating_add(own);
+        self.ppid = exited.ppid;
+        own
+    }
+}
 
 /// CPU of one process as of the last gather, ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -141,5 +173,57 @@ impl Balance {
         let possible = remembered(possible, lives.possible_late, expected);
         *self = Self { own, reaped, expected, possible, raised: lives.raised.min(expected) };
         Charge { own: used, reaped: counted }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ledger::tests::{gather, newborn, old};
+    use crate::ledger::{Ledger, MemberTimes};
+
+    #[test]
+    fn children_never_seen_are_what_their_parent_is_charged() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 10, 90)], &[]), [100]);
+    }
+
+    #[test]
+    fn a_life_seen_is_not_counted_again_when_it_is_charged() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 40, 0)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 100, 0)], &[]), [0, 60]);
+        // 5 ms more before it died, and 30 ms of children never seen
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [35]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [0]);
+    }
+
+    #[test]
+    fn a_charge_hidden_by_rounding_is_owed_and_one_that_never_comes_is_forgotten() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), newborn(2, 1, 15, 0), newborn(3, 1, 500, 0)], &[]);
+        // 2 is reaped: the text shows 10 of its 15 ms, the other 5 come with the next tick
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 10), old(3, 1, 500, 0)], &[]), [0, 0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 20), old(3, 1, 500, 0)], &[]), [5, 0]);
+        // 3 is reaped by nobody: its 500 ms mask the 100 ms of this interval, and 20 ms of the next
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 120)], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 220)], &[]), [80]);
+    }
+
+    #[test]
+    fn what_could_not_be_read_waits_without_forgetting() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
+        let stale = MemberTimes { stale: true, ..old(1, 0, 0, 0) };
+        assert_eq!(gather(&mut ledger, &[stale], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 310)], &[]), [10]);
+    }
+
+    #[test]
+    fn nothing_ever_falls() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 100, 100)], &[]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 50)], &[]), [0]);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 101, 102)], &[]), [3]);
     }
 }

@@ -6,9 +6,9 @@
 //! go to one, and its reaped time has an excess that no life explains. If that may show later, every ancestor has it as
 //! possible: the sum may be too low, never too high.
 
-use super::balance::Lives;
+use super::balance::{Account, Lives};
 use super::depth::Depths;
-use super::{Account, Exits, Ledger, MemberTimes};
+use super::{Exits, Ledger, MemberTimes};
 
 /// Lives below one process that an ancestor may have reaped instead; ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -75,8 +75,7 @@ impl Ledger {
     /// Moves the lives of orphans to the ancestors that may have reaped them, those of the deepest process first.
     pub(super) fn place_orphans(&mut self, members: &[MemberTimes], depths: &mut Depths) {
         let with_lives = self.lives.iter().filter(|(_, lives)| lives.all > 0).map(|(index, _)| *index);
-        let mut parents: Vec<_> = with_lives.map(|index| (depths.get(index, self), index)).collect();
-        parents.sort_unstable_by(|a, b| b.cmp(a));
+        let parents = depths.deepest_first(with_lives, self);
         let is_any_subreaper = self.accounts.iter().any(|account| account.is_subreaper);
         for (depth, index) in parents {
             let Some(member) = self.member(index, members) else { continue };
@@ -126,5 +125,60 @@ impl Ledger {
     /// Indexes of the ancestors' accounts, nearest first.
     fn ancestors(&self, index: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(self.parent(index), |above| self.parent(*above))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::ledger::tests::{MS, gather, id, old};
+    use crate::ledger::{Exits, Ledger, MemberTimes, UnobservedBelow};
+    use crate::processes::Presence;
+
+    #[test]
+    fn orphans_that_an_ancestor_adopted_are_not_counted_again() {
+        let mut ledger = Ledger::default();
+        // 1 adopts orphans; 3 and its child 4 die at once: 2 is charged for 3, 1 for 4
+        let tree = [old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 70, 0), old(4, 3, 9000, 0)];
+        gather(&mut ledger, &tree, &[]);
+        let charges = gather(&mut ledger, &[old(1, 0, 0, 9001), old(2, 1, 0, 72)], &[]);
+        assert_eq!(charges.iter().sum::<u64>(), 3);
+    }
+
+    #[test]
+    fn a_zombie_reaps_nobody_so_its_orphans_are_charged_above_it() {
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 9000, 0)], &[]);
+        let dead = MemberTimes { zombie: true, ..old(2, 1, 0, 0) };
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 9001), dead], &[]), [1, 0]);
+    }
+
+    /// Told at a worker: 30 ms of shells, of which 20 came through one that is gone. The worker's text shows 20 of them, and its parent is
+    /// charged for 10 ms of which nothing is known.
+    #[test]
+    fn what_texts_hide_is_looked_for_above_only_if_somebody_adopts_there() {
+        for (adopts, above) in [(false, 10), (true, 0)] {
+            let mut ledger = Ledger::default();
+            gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0)], &[]);
+            let told = |pid, lives, adopts| {
+                let (lives, orphaned) = (lives * MS, lives * MS * 2 / 3);
+                UnobservedBelow { id: id(pid), used: lives, lives, orphaned, late: 0, is_subreaper: adopts }
+            };
+            let exits = Exits { members: Vec::new(), unobserved: vec![told(1, 0, adopts), told(2, 30, false)] };
+            let charges = ledger.settle(&[old(1, 0, 0, 10), old(2, 1, 0, 20)], &exits, |_| Presence::Present);
+            let reaped: Vec<_> = charges.living.iter().map(|charge| charge.reaped / MS).collect();
+            assert_eq!(reaped, [above, 30], "{adopts}");
+        }
+    }
+
+    /// The lower half vanishes at one gather, the upper half is gone at the next, and 10 s of children that nobody has seen are charged: all
+    /// of it counts: the lower half, which was in doubt above, came up with the life of the upper one.
+    #[test]
+    fn a_chain_that_dies_while_it_is_read_is_owed_once() {
+        let chain = |from: u32, to: u32| (from..to).map(|pid| old(pid, pid - 1, 50, 0));
+        let mut ledger = Ledger::default();
+        gather(&mut ledger, &chain(1, 101).collect::<Vec<_>>(), &[]);
+        let vanished: Vec<_> = (51..101).collect();
+        assert_eq!(gather(&mut ledger, &chain(1, 51).collect::<Vec<_>>(), &vanished).iter().sum::<u64>(), 0);
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 99 * 50 + 10_000)], &[]), [10_000]);
     }
 }

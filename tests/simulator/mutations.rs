@@ -21,6 +21,7 @@ struct Mutation {
 
 const LEDGER: &str = "src/ledger/mod.rs";
 const BALANCE: &str = "src/ledger/balance.rs";
+const DEPTH: &str = "src/ledger/depth.rs";
 const LIFECYCLE: &str = "src/processes/lifecycle.rs";
 const UNOBSERVED: &str = "src/processes/unobserved.rs";
 const REFRESH: &str = "src/processes/refresh.rs";
@@ -47,7 +48,7 @@ const MUTATIONS: [Mutation; 14] = [
     },
     Mutation {
         what: "the dead are put in order by pid, not by depth",
-        file: LEDGER,
+        file: DEPTH,
         from: "Reverse((*depth, *index))",
         to: "Reverse((*depth - *depth, *index))",
     },
