@@ -211,7 +211,7 @@ impl Kernel {
         if self.id(id.pid) == Some(id) { Presence::Present } else { Presence::Reaped }
     }
 
-    fn sight(&self, pid: u32, birth_parent: u32) -> MemberTimes {
+    fn times(&self, pid: u32, birth_parent: u32) -> MemberTimes {
         let Process { start, ppid, own, reaped, zombie, .. } = self.processes[&pid];
         let newborn = self.gathers > 0 && start == 99_500 + self.gathers * INTERVAL / TICK;
         MemberTimes { id: Identity { pid, start }, ppid, birth_parent, own, reaped, zombie, newborn, stale: false }
@@ -274,7 +274,7 @@ struct Scan {
 }
 
 impl Scan {
-    /// The members as seen, and what each is charged.
+    /// Returns the times of the members, and the charge of each.
     fn gather(&mut self, kernel: &Kernel) -> Vec<(MemberTimes, Charge)> {
         self.members.retain(|pid| kernel.processes.contains_key(pid));
         self.members.insert(ROOT);
@@ -284,14 +284,14 @@ impl Scan {
                 self.members.insert(*pid);
             }
         }
-        let sight = |pid: &u32| kernel.sight(*pid, kernel.processes[pid].ppid);
-        let sights: Vec<_> = self.members.iter().map(sight).collect();
-        let charges = self.ledger.settle(&sights, &Exits::default(), |id| kernel.presence(id));
-        sights.into_iter().zip(charges.living).collect()
+        let times = |pid: &u32| kernel.times(*pid, kernel.processes[pid].ppid);
+        let members: Vec<_> = self.members.iter().map(times).collect();
+        let charges = self.ledger.settle(&members, &Exits::default(), |id| kernel.presence(id));
+        members.into_iter().zip(charges.living).collect()
     }
 
-    /// What is owed to a process after a gather.
-    fn owed(&self, pid: u32) -> u64 {
+    /// Returns the CPU that is expected of a process after a gather, ns.
+    fn expected(&self, pid: u32) -> u64 {
         let accounts = serde_json::to_value(&self.ledger).unwrap()["accounts"].clone();
         let account = accounts.as_array().unwrap().iter().find(|account| account["id"]["pid"] == pid).cloned();
         account.unwrap()["cpu"]["owed"].as_u64().unwrap()
@@ -357,16 +357,16 @@ impl Follower {
             late: sums.late.cpu,
             is_subreaper: sums.is_subreaper,
         });
-        let deaths = Exits { members: last, unobserved: unobserved.collect() };
-        self.settle(kernel, &deaths)
+        let exits = Exits { members: last, unobserved: unobserved.collect() };
+        self.settle(kernel, &exits)
     }
 
-    fn settle(&mut self, kernel: &Kernel, deaths: &Exits) -> u64 {
+    fn settle(&mut self, kernel: &Kernel, exits: &Exits) -> u64 {
         self.members.retain(|id, _| kernel.presence(*id) == Presence::Present);
-        let sights: Vec<_> = self.members.iter().map(|(id, origin)| kernel.sight(id.pid, *origin)).collect();
-        let charges = self.ledger.settle(&sights, deaths, |id| kernel.presence(id));
-        let gone = charges.exited.into_iter().map(|(_, charge)| charge);
-        charges.living.into_iter().chain(gone).map(Charge::total).sum()
+        let members: Vec<_> = self.members.iter().map(|(id, origin)| kernel.times(id.pid, *origin)).collect();
+        let charges = self.ledger.settle(&members, exits, |id| kernel.presence(id));
+        let exited = charges.exited.into_iter().map(|(_, charge)| charge);
+        charges.living.into_iter().chain(exited).map(Charge::total).sum()
     }
 }
 
@@ -375,7 +375,7 @@ fn drawing(tale: &[String]) -> BTreeMap<&'static str, Vec<(String, String)>> {
     let mut kernel = Kernel::default();
     let (mut scan, mut follower, mut plugin) = (Scan::default(), Follower::default(), None);
     let (mut cells, mut rates) = (Vec::new(), Vec::new());
-    // Of each process as last seen: its parent then, what is owed to it, and its life.
+    // Last reading of each process, and the CPU that was expected of it then.
     let mut before: BTreeMap<Identity, (MemberTimes, u64)> = BTreeMap::new();
     for sentence in tale {
         if sentence != "gather" {
@@ -386,47 +386,48 @@ fn drawing(tale: &[String]) -> BTreeMap<&'static str, Vec<(String, String)>> {
         let by_rule = scan.gather(&kernel);
         let mut now = BTreeMap::new();
         let mut total = 0;
-        for (sight, charge) in &by_rule {
+        for (member, charge) in &by_rule {
             let mut cell =
-                |what: &str, ns: i128| cells.push((format!("{gather} {} {what}", sight.id.pid), seconds(ns)));
-            cell("own", sight.own.into());
-            cell("reaped", sight.reaped.into());
-            now.insert(sight.id, (*sight, scan.owed(sight.id.pid)));
+                |what: &str, ns: i128| cells.push((format!("{gather} {} {what}", member.id.pid), seconds(ns)));
+            cell("own", member.own.into());
+            cell("reaped", member.reaped.into());
+            now.insert(member.id, (*member, scan.expected(member.id.pid)));
             if gather == 0 {
                 continue;
             }
-            let known = before.get(&sight.id);
-            let (own, reaped, owed) = known.map_or((0, 0, 0), |(known, owed)| (known.own, known.reaped, *owed));
-            // As the document says it, in words of its own: the children seen before that are not there now.
-            let gone = before.values().filter(|(child, _)| child.ppid == sight.id.pid);
-            let gone = gone.filter(|(child, _)| kernel.presence(child.id) == Presence::Reaped);
-            let gone: u64 = gone.map(|(child, owed)| child.own + child.reaped + owed).sum();
-            let gained = sight.reaped - reaped;
-            let due = i128::from(owed + gone) - i128::from(gained);
-            cell("gone", gone.into());
+            let known = before.get(&member.id);
+            let (own, reaped, expected) =
+                known.map_or((0, 0, 0), |(known, expected)| (known.own, known.reaped, *expected));
+            // The rule as the document has it, computed apart: children that were read before and do not exist now.
+            let exited = before.values().filter(|(child, _)| child.ppid == member.id.pid);
+            let exited = exited.filter(|(child, _)| kernel.presence(child.id) == Presence::Reaped);
+            let lives: u64 = exited.map(|(child, expected)| child.own + child.reaped + expected).sum();
+            let gained = member.reaped - reaped;
+            let due = i128::from(expected + lives) - i128::from(gained);
+            cell("gone", lives.into());
             cell("due", due);
             cell("charge", charge.total().into());
-            cell("owed", scan.owed(sight.id.pid).into());
-            assert_eq!(i128::from(charge.total()), i128::from(sight.own - own) + 0.max(-due), "{sight:?}");
-            assert_eq!(i128::from(scan.owed(sight.id.pid)), due.clamp(0, i128::from(2 * TICK)), "{sight:?}");
-            for (what, gained) in [("d_own", sight.own - own), ("d_reaped", gained)] {
+            cell("owed", scan.expected(member.id.pid).into());
+            assert_eq!(i128::from(charge.total()), i128::from(member.own - own) + 0.max(-due), "{member:?}");
+            assert_eq!(i128::from(scan.expected(member.id.pid)), due.clamp(0, i128::from(2 * TICK)), "{member:?}");
+            for (what, gained) in [("d_own", member.own - own), ("d_reaped", gained)] {
                 if gained > 0 {
-                    cells.push((format!("{gather} {} {what}", sight.id.pid), format!("+{}", seconds(gained.into()))));
+                    cells.push((format!("{gather} {} {what}", member.id.pid), format!("+{}", seconds(gained.into()))));
                 }
             }
             total += charge.total();
         }
         before = now;
-        let told = follower.gather(&mut kernel);
+        let by_events = follower.gather(&mut kernel);
         let rate = |ns: u64| format!("{}", ns as f64 / INTERVAL as f64);
         if gather == 0 {
             plugin = Some(Plugin::new(&kernel));
         } else {
             let p_cpu = plugin.as_mut().unwrap().gather(&kernel);
             assert_eq!(p_cpu, rate(total), "the rule alone, and all of the plugin");
-            assert_eq!(told, kernel.burnt, "by events, what was used since gather {}", gather - 1);
+            assert_eq!(by_events, kernel.burnt, "by events, what was used since gather {}", gather - 1);
             rates.push((format!("{gather} scan"), p_cpu));
-            rates.push((format!("{gather} events"), rate(told)));
+            rates.push((format!("{gather} events"), rate(by_events)));
         }
         kernel.burnt = 0;
         kernel.gathers += 1;

@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_unknown_counts_when_it_is_known_and_the_rest_at_once() {
+    fn an_unknown_time_counts_once_it_is_known_and_the_other_at_once() {
         let known = |own, reaped| (Some(own), Some(reaped));
         let (no_reaped, no_own) = (|own| (Some(own), None), |reaped| (None, Some(reaped)));
         type Case<'a> = (&'a str, &'a [Shown], bool, &'a [(u64, u64)]);
@@ -154,13 +154,13 @@ mod tests {
             ),
             ("own unknown for a while", &[known(10, 10), no_own(11), known(14, 11)], false, &[(0, 0), (0, 1), (4, 0)]),
             (
-                "reaped unknown from the first member on: what it was counts never",
+                "reaped unknown from the first reading on: its value then never counts",
                 &[no_reaped(10), no_reaped(13), known(15, 900), known(16, 902)],
                 false,
                 &[(0, 0), (3, 0), (2, 0), (1, 2)],
             ),
             (
-                "own unknown from the first member on",
+                "own unknown from the first reading on",
                 &[no_own(10), no_own(11), known(800, 12), known(801, 13)],
                 false,
                 &[(0, 0), (0, 0), (0, 0), (1, 1)],
@@ -177,7 +177,7 @@ mod tests {
     /// What a child had used was counted while it lived: the charge for it that shows late is not counted again,
     /// however much it is.
     #[test]
-    fn what_is_owed_to_a_time_that_is_unknown_waits_for_it() {
+    fn nothing_expected_is_forgotten_while_a_time_is_unknown() {
         const LIFE: u64 = 10_000_000_000;
         let mut accounts = Accounts::default();
         let parent = |reaped| member(PID, (Some(1), reaped), false);

@@ -22,7 +22,7 @@ impl Procstat {
         &mut self,
         stats: &[&Stat],
         members: &[MemberTimes],
-        [died_in_user_mode, died_in_system_mode]: [&Exits; 2],
+        [user_exits, system_exits]: [&Exits; 2],
         presence: impl Fn(Identity) -> Presence + Copy,
         samples: &mut Samples,
     ) {
@@ -36,8 +36,8 @@ impl Procstat {
         };
         let user = (mode(|stat| stat.utime, |stat| stat.cutime), lacking(Field::Utime, Field::Cutime));
         let system = (mode(|stat| stat.stime, |stat| stat.cstime), lacking(Field::Stime, Field::Cstime));
-        let user = self.user.settle(&user.0, &user.1, died_in_user_mode, presence);
-        let system = self.system.settle(&system.0, &system.1, died_in_system_mode, presence);
+        let user = self.user.settle(&user.0, &user.1, user_exits, presence);
+        let system = self.system.settle(&system.0, &system.1, system_exits, presence);
         samples.take_in(user, |sample, user| sample.user = user);
         samples.take_in(system, |sample, system| sample.system = system);
     }

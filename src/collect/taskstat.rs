@@ -95,7 +95,7 @@ impl Taskstat {
             if let Some(delays) = look.processes.record(*id).and_then(|record| record.delays.as_ref()) {
                 *outcome = Outcome::Known(Counts(**delays));
             } else if matches!(outcome, Outcome::Known(counts) if !self.is_of_the_living(*id, counts, look)) {
-                *outcome = Outcome::Gone;
+                *outcome = Outcome::Exited;
             }
         }
         let newborn = |id| look.processes.is_newborn(id);
@@ -179,7 +179,7 @@ impl Taskstat {
                     *known = delays.known;
                     Outcome::Known(Counts(delays.values))
                 }
-                Ok(None) => Outcome::Gone,
+                Ok(None) => Outcome::Exited,
                 Err(error) => {
                     failed.get_or_insert((pids.get(index).copied(), error));
                     Outcome::Unknown

@@ -188,9 +188,9 @@ impl Thread {
                     self.processes.push(threads);
                     Outcome::Known(counted)
                 }
-                Outcome::Gone => {
+                Outcome::Exited => {
                     self.processes.extend(known);
-                    Outcome::Gone
+                    Outcome::Exited
                 }
                 Outcome::Unknown => {
                     self.processes.extend(known);

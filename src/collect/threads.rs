@@ -27,7 +27,7 @@ impl Reader {
         mut visit: impl FnMut(&mut Self, &mut Proc, &Stat, u32) -> io::Result<()>,
     ) -> Outcome<()> {
         look.source.keep_up();
-        let Some(stat) = look.processes.get_exactly(id) else { return Outcome::Gone };
+        let Some(stat) = look.processes.get_exactly(id) else { return Outcome::Exited };
         if stat.num_threads > bounds.thread_max {
             let (comm, max) = (stat.comm.to_text(), bounds.thread_max);
             let what = format!("Threads of {comm} are left out");
@@ -45,7 +45,7 @@ impl Reader {
         self.tids = tids;
         match read {
             Ok(Some(())) => Outcome::Known(()),
-            Ok(None) => Outcome::Gone,
+            Ok(None) => Outcome::Exited,
             Err(error) => {
                 let what = "Threads cannot be read, and are left out".to_owned();
                 let (trouble, with, why) = (Trouble::of(&error), Some(stat.called()), error.to_string());

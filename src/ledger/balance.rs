@@ -56,8 +56,8 @@ pub(super) struct Balance {
     #[serde(default, rename = "doubt")]
     pub(super) possible: u64,
     /// Part of `expected` that is `possible` at every ancestor. It is over there when this process's life goes up, since the life has it.
-    #[serde(default)]
-    pub(super) raised: u64,
+    #[serde(default, rename = "raised")]
+    pub(super) possible_above: u64,
 }
 
 /// Lives of the children of one process that exited since the last gather, to be compared with its next Δreaped; ns.
@@ -79,7 +79,7 @@ pub(super) struct Lives {
     /// Part of `possible` that the next Δreaped may not contain yet.
     pub(super) possible_late: u64,
     /// Part of `late` that is `possible` at every ancestor from now on.
-    pub(super) raised: u64,
+    pub(super) possible_above: u64,
     /// Part of what was `possible` here at earlier gathers that is over.
     pub(super) resolved: u64,
 }
@@ -94,7 +94,7 @@ impl Lives {
         add(&mut self.orphaned_recorded, other.orphaned_recorded);
         add(&mut self.possible, other.possible);
         add(&mut self.possible_late, other.possible_late);
-        add(&mut self.raised, other.raised);
+        add(&mut self.possible_above, other.possible_above);
         add(&mut self.resolved, other.resolved);
     }
 }
@@ -114,9 +114,9 @@ impl Balance {
             all: life,
             late: if is_late { life } else { lives.late },
             recorded: recorded.saturating_add(lives.recorded),
-            orphaned: lives.all.saturating_add(self.raised),
+            orphaned: lives.all.saturating_add(self.possible_above),
             orphaned_recorded: lives.recorded,
-            resolved: lives.resolved.saturating_add(self.raised),
+            resolved: lives.resolved.saturating_add(self.possible_above),
             ..Lives::default()
         }
     }
@@ -151,8 +151,8 @@ impl Balance {
         let unrecorded = orphaned.saturating_sub(recorded);
         let hidden = if has_subreaper() { 0 } else { HIDDEN };
         let all = due.min(unrecorded.saturating_add(recorded.min(due.saturating_sub(hidden))));
-        let doubtful = all.min(unrecorded.max(lives.late));
-        Orphans { certain: all - doubtful, doubtful, late: lives.late }
+        let uncertain = all.min(unrecorded.max(lives.late));
+        Orphans { certain: all - uncertain, uncertain, late: lives.late }
     }
 
     /// Takes in new times, by the rule. Returns the charge.
@@ -171,47 +171,50 @@ impl Balance {
         };
         let expected = remembered(due, lives.late, 0);
         let possible = remembered(possible, lives.possible_late, expected);
-        *self = Self { own, reaped, expected, possible, raised: lives.raised.min(expected) };
+        *self = Self { own, reaped, expected, possible, possible_above: lives.possible_above.min(expected) };
         Charge { own: used, reaped: counted }
     }
 }
 
 #[cfg(test)]
+#[allow(clippy::unwrap_used)]
 mod tests {
+    use super::{Account, Balance};
+    use crate::kernel::stat::Identity;
     use crate::ledger::tests::{gather, newborn, old};
     use crate::ledger::{Ledger, MemberTimes};
 
     #[test]
-    fn children_never_seen_are_what_their_parent_is_charged() {
+    fn unobserved_children_are_charged_to_their_parent() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0)], &[]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 10, 90)], &[]), [100]);
     }
 
     #[test]
-    fn a_life_seen_is_not_counted_again_when_it_is_charged() {
+    fn a_life_counted_before_does_not_count_again_when_it_is_reaped() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 40, 0)], &[]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 100, 0)], &[]), [0, 60]);
-        // 5 ms more before it died, and 30 ms of children never seen
+        // 5 ms more before it exited, and 30 ms of unobserved children
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [35]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 135)], &[]), [0]);
     }
 
     #[test]
-    fn a_charge_hidden_by_rounding_is_owed_and_one_that_never_comes_is_forgotten() {
+    fn lives_hidden_by_ticks_are_expected_and_lives_reaped_by_no_parent_are_forgotten() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0), newborn(2, 1, 15, 0), newborn(3, 1, 500, 0)], &[]);
-        // 2 is reaped: the text shows 10 of its 15 ms, the other 5 come with the next tick
+        // 2 is reaped: the ticks show 10 of its 15 ms, the other 5 ms come with the next tick
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 10), old(3, 1, 500, 0)], &[]), [0, 0]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 20), old(3, 1, 500, 0)], &[]), [5, 0]);
-        // 3 is reaped by nobody: its 500 ms mask the 100 ms of this interval, and 20 ms of the next
+        // no parent reaps 3: its 500 ms hide the 100 ms of this interval, and 20 ms of the next
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 120)], &[]), [0]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 220)], &[]), [80]);
     }
 
     #[test]
-    fn what_could_not_be_read_waits_without_forgetting() {
+    fn nothing_expected_is_forgotten_while_a_process_cannot_be_read() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
         let stale = MemberTimes { stale: true, ..old(1, 0, 0, 0) };
@@ -220,10 +223,23 @@ mod tests {
     }
 
     #[test]
-    fn nothing_ever_falls() {
+    fn times_that_fall_are_charged_nothing() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 100, 100)], &[]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 50, 50)], &[]), [0]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 101, 102)], &[]), [3]);
+    }
+
+    /// A cache file that an earlier version wrote is still read, also without the fields that came later.
+    #[test]
+    fn an_account_is_cached_under_its_first_names() {
+        let cpu = Balance { own: 1, reaped: 2, expected: 3, possible: 4, possible_above: 3 };
+        let account = Account { id: Identity { pid: 7, start: 5 }, ppid: 1, cpu, is_subreaper: true };
+        let text = r#"{"id":{"pid":7,"start":5},"ppid":1,"cpu":{"own":1,"reaped":2,"owed":3,"doubt":4,"raised":3},"adopts":true}"#;
+        assert_eq!(serde_json::to_string(&account).unwrap(), text);
+        assert_eq!(serde_json::from_str::<Account>(text).unwrap(), account);
+        let oldest = r#"{"id":{"pid":7,"start":5},"ppid":1,"cpu":{"own":1,"reaped":2,"owed":3}}"#;
+        let cpu = Balance { possible: 0, possible_above: 0, ..cpu };
+        assert_eq!(serde_json::from_str::<Account>(oldest).unwrap(), Account { cpu, is_subreaper: false, ..account });
     }
 }

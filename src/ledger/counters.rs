@@ -22,8 +22,8 @@ pub trait Counter: Clone + Default {
 pub enum Outcome<T> {
     /// The counters as read.
     Known(T),
-    /// The process has gone since it was seen: what was last read stands.
-    Gone,
+    /// The process has exited since it was listed: its last reading stays.
+    Exited,
     /// The counters could not be read.
     Unknown,
 }
@@ -81,7 +81,7 @@ impl<T: Counter> Counters<T> {
                     let gained = if newborn { value.clone() } else { value.since(&value) };
                     (Some(value), gained)
                 }
-                (Outcome::Gone | Outcome::Unknown, earlier) => (earlier, T::default()),
+                (Outcome::Exited | Outcome::Unknown, earlier) => (earlier, T::default()),
             };
             Counted { id, value, total, gained, unknown }
         }));
@@ -159,19 +159,19 @@ mod tests {
         }
     }
 
-    /// What a series of one process has, gather by gather: what was read, whether it was born since, and the total.
+    /// Series of one process, gather by gather: the reading, whether the process is newborn, and the total.
     #[test]
-    fn a_plain_counter_gains_what_lies_between_two_readings() {
-        use Outcome::{Gone, Known, Unknown};
+    fn a_counter_grows_by_the_difference_of_two_readings() {
+        use Outcome::{Exited, Known, Unknown};
         type Gather = (Outcome<u64>, bool, Option<u64>);
         let cases: [&[Gather]; 7] = [
             &[(Known(70), false, Some(0)), (Known(75), false, Some(5)), (Known(75), false, Some(5))],
             &[(Known(70), true, Some(70)), (Known(75), false, Some(75))],
             &[(Known(70), false, Some(0)), (Known(60), false, Some(0)), (Known(65), false, Some(5))],
             &[(Known(70), false, Some(0)), (Unknown, false, None), (Known(80), false, Some(10))],
-            &[(Known(70), false, Some(0)), (Gone, false, Some(0))],
+            &[(Known(70), false, Some(0)), (Exited, false, Some(0))],
             &[(Unknown, true, None), (Known(70), false, Some(0)), (Known(71), false, Some(1))],
-            &[(Gone, false, Some(0)), (Known(70), false, Some(0))],
+            &[(Exited, false, Some(0)), (Known(70), false, Some(0))],
         ];
         for case in cases {
             let (mut counters, mut tally) = (Counters::default(), Tally::default());
@@ -183,9 +183,9 @@ mod tests {
         }
     }
 
-    /// A reading that falls is a new base: nothing falls, and growth goes on.
+    /// A reading that falls is a new base: the total stays, and grows from there.
     #[test]
-    fn what_a_process_has_counted_never_falls() {
+    fn the_total_of_a_process_never_falls() {
         let mut counters = Counters::default();
         let totals = [100_u64, 190, 110, 120, 200].map(|value| {
             counters.settle([(id(7), false, Outcome::Known(value))]);
@@ -195,7 +195,7 @@ mod tests {
     }
 
     #[test]
-    fn a_tally_keeps_what_the_gone_had_and_leaves_out_what_does_not_count() {
+    fn a_tally_keeps_the_growth_of_exited_processes_and_leaves_out_growth_that_does_not_count() {
         let (mut counters, mut tally) = (Counters::default(), Tally::default());
         let known = |pid, value| (id(pid), true, Outcome::Known(value));
         counters.settle([known(1, 10_u64), known(2, 20), known(3, 40)]);
@@ -206,6 +206,6 @@ mod tests {
         assert_eq!(tally.total(), Some(&31));
         assert_eq!((counters.total(id(1)), counters.total(id(2))), (Some(&11), None));
         tally.take_in(&[(id(1), true), (id(9), true)], &counters);
-        assert_eq!(tally.total(), None, "a member of which nothing is known");
+        assert_eq!(tally.total(), None, "a member whose counters were never read");
     }
 }

@@ -64,11 +64,19 @@ mod tests {
     #[test]
     fn a_cgroup_is_its_inode() {
         let mut meter = CgroupMeter::default();
-        assert_eq!(meter.settle(vec![(10, 700)], true, true), 0, "what was there before us does not count");
+        assert_eq!(meter.settle(vec![(10, 700)], true, true), 0, "usage before the first gather does not count");
         assert_eq!(meter.settle(vec![(10, 800)], true, false), 100);
-        assert_eq!(meter.settle(vec![(11, 30)], true, false), 30, "made anew: all of it is since the last gather");
-        assert_eq!(meter.settle(vec![(11, 20), (12, 5)], true, false), 5, "a counter that falls gives nothing");
+        assert_eq!(
+            meter.settle(vec![(11, 30)], true, false),
+            30,
+            "another inode is another cgroup, all of whose usage is new"
+        );
+        assert_eq!(meter.settle(vec![(11, 20), (12, 5)], true, false), 5, "a counter that falls adds nothing");
         assert_eq!(meter.settle(vec![(12, 6)], false, false), 1);
-        assert_eq!(meter.settle(vec![(11, 25), (12, 6)], true, false), 5, "one that could not be read is not new");
+        assert_eq!(
+            meter.settle(vec![(11, 25), (12, 6)], true, false),
+            5,
+            "a cgroup that could not be read before is not new"
+        );
     }
 }

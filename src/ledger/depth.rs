@@ -53,7 +53,7 @@ mod tests {
     use crate::ledger::{Ledger, MemberTimes};
 
     #[test]
-    fn the_dead_are_settled_deepest_first_up_to_the_living() {
+    fn lives_go_up_deepest_first_to_the_process_that_is_alive() {
         let mut ledger = Ledger::default();
         let tree = [old(1, 0, 0, 0), old(2, 1, 50, 0), old(3, 2, 70, 0), old(4, 3, 90, 0)];
         gather(&mut ledger, &tree, &[]);
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn depth_is_told_by_parents_not_by_pids() {
+    fn depth_follows_parents_not_pids() {
         let mut ledger = Ledger::default();
         let tree = [old(2, 9, 50, 0), old(5, 7, 90, 0), old(7, 2, 70, 0), old(9, 0, 0, 0)];
         gather(&mut ledger, &tree, &[]);

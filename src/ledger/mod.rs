@@ -297,7 +297,7 @@ mod tests {
         Identity { pid, start: u64::from(pid) }
     }
 
-    /// A process seen before: pid, parent, own and reaped in ms.
+    /// Times of a process that is older than the last gather: pid, ppid, own and reaped time in ms.
     pub(super) fn old(pid: u32, ppid: u32, own: u64, reaped: u64) -> MemberTimes {
         let (own, reaped) = (own * MS, reaped * MS);
         MemberTimes { id: id(pid), ppid, birth_parent: ppid, own, reaped, zombie: false, newborn: false, stale: false }
@@ -307,7 +307,7 @@ mod tests {
         MemberTimes { newborn: true, ..old(pid, ppid, own, reaped) }
     }
 
-    /// One gather: the members now, and the pids that vanished between listing and reading. The charges in ms.
+    /// Settles one gather of these members; the pids vanished between listing and reading. Returns the charges in ms.
     pub(super) fn gather(ledger: &mut Ledger, members: &[MemberTimes], vanished: &[u32]) -> Vec<u64> {
         let presence = |id: Identity| match members.iter().any(|member| member.id == id) {
             true => Presence::Present,
@@ -319,15 +319,15 @@ mod tests {
     }
 
     #[test]
-    fn a_first_sight_counts_in_full_only_if_it_is_newborn() {
+    fn a_first_reading_counts_in_full_only_if_the_process_is_newborn() {
         let mut ledger = Ledger::default();
         assert_eq!(gather(&mut ledger, &[old(1, 0, 500, 300), newborn(2, 1, 7, 5)], &[]), [0, 12]);
         assert_eq!(gather(&mut ledger, &[old(1, 0, 510, 300), old(2, 1, 7, 5)], &[]), [10, 0]);
     }
 
-    /// As of a daemon that walks: the child forks on, and dies before the next gather.
+    /// Daemon that walks: the child of a process that vanished forks on, and exits before the next gather.
     #[test]
-    fn what_the_child_of_one_that_vanished_has_used_counts_though_neither_was_seen() {
+    fn an_unobserved_child_of_a_process_that_vanished_is_charged_to_that_one() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0)], &[2]);
         let unobserved =
@@ -339,24 +339,24 @@ mod tests {
     }
 
     #[test]
-    fn the_parent_is_the_last_with_its_pid_that_started_before() {
+    fn the_parent_is_the_last_process_with_its_pid_that_started_before() {
         let mut ledger = Ledger::default();
         let member = |(pid, start)| MemberTimes { id: Identity { pid, start }, ..newborn(pid, 10, 9, 0) };
         ledger.open_accounts(&[(10, 5), (10, 8), (11, 6), (12, 9)].map(member), &Exits::default());
-        let parent = |place| ledger.parent(place).map(|parent| ledger.accounts[parent].id.start);
+        let parent = |index| ledger.parent(index).map(|parent| ledger.accounts[parent].id.start);
         assert_eq!([parent(2), parent(3)], [Some(5), Some(8)]);
     }
 
     #[test]
-    fn one_that_vanished_between_listing_and_reading_is_charged_now_or_next_time() {
-        for charged_at_once in [true, false] {
+    fn a_process_that_vanished_is_in_a_reaped_time_now_or_at_the_next_gather() {
+        for is_shown_at_once in [true, false] {
             let mut ledger = Ledger::default();
             gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
-            // 50 ms of a child never seen, and perhaps the 300 ms already
-            let first = if charged_at_once { 350 } else { 50 };
+            // 50 ms of an unobserved child, and perhaps the 300 ms already
+            let first = if is_shown_at_once { 350 } else { 50 };
             let now = gather(&mut ledger, &[old(1, 0, 0, first)], &[2])[0];
             let next = gather(&mut ledger, &[old(1, 0, 0, 350)], &[])[0];
-            assert_eq!(now + next, 50, "charged at once: {charged_at_once}");
+            assert_eq!(now + next, 50, "shown at once: {is_shown_at_once}");
         }
     }
 
@@ -365,7 +365,7 @@ mod tests {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 300, 0)], &[]);
         let other = MemberTimes { id: Identity { pid: 2, start: 99 }, ..newborn(2, 1, 4, 0) };
-        // listed, so the old one may have been reaped after its parent was read; here it was before
+        // the old 2 was listed, so it may have been reaped after 1 was read; here it was reaped before
         assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 305), other], &[2]), [5, 4]);
     }
 }

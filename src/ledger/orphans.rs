@@ -16,23 +16,23 @@ pub(super) struct Orphans {
     /// Recorded lives: but for rounding, they are in the reaped time of the process that reaped them.
     pub(super) certain: u64,
     /// Lives that are not recorded, or that reaped times may not show yet.
-    pub(super) doubtful: u64,
+    pub(super) uncertain: u64,
     /// Part of both that reaped times may not show yet.
     pub(super) late: u64,
 }
 
 impl Orphans {
     fn are_none(self) -> bool {
-        self.certain == 0 && self.doubtful == 0
+        self.certain == 0 && self.uncertain == 0
     }
 
     /// Compares them with the excess of an ancestor. Returns the part that is no longer expected below, and the lives of the ancestor.
     fn meet(&mut self, excess: u64, is_subreaper: bool) -> (u64, Lives) {
-        let doubtful = self.doubtful.min(excess);
-        let shown = self.certain.min(excess - doubtful);
-        self.doubtful -= doubtful;
+        let uncertain = self.uncertain.min(excess);
+        let shown = self.certain.min(excess - uncertain);
+        self.uncertain -= uncertain;
         self.certain -= shown;
-        let (all, left) = (doubtful.saturating_add(shown), self.doubtful);
+        let (all, left) = (uncertain.saturating_add(shown), self.uncertain);
         if !is_subreaper {
             return (shown, Lives { all, possible: left, possible_late: self.late.min(left), ..Lives::default() });
         }
@@ -100,7 +100,7 @@ impl Ledger {
                 }
             }
             if let Some(lives) = self.lives.get_mut(&index) {
-                lives.raised = orphans.doubtful.min(orphans.late);
+                lives.possible_above = orphans.uncertain.min(orphans.late);
             }
         }
     }
@@ -135,9 +135,9 @@ mod tests {
     use crate::processes::Presence;
 
     #[test]
-    fn orphans_that_an_ancestor_adopted_are_not_counted_again() {
+    fn orphans_that_a_subreaper_reaped_are_not_counted_again() {
         let mut ledger = Ledger::default();
-        // 1 adopts orphans; 3 and its child 4 die at once: 2 is charged for 3, 1 for 4
+        // 1 is a subreaper; 3 and its child 4 exit at once: 2 reaps 3, and 1 reaps 4
         let tree = [old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 70, 0), old(4, 3, 9000, 0)];
         gather(&mut ledger, &tree, &[]);
         let charges = gather(&mut ledger, &[old(1, 0, 0, 9001), old(2, 1, 0, 72)], &[]);
@@ -145,35 +145,35 @@ mod tests {
     }
 
     #[test]
-    fn a_zombie_reaps_nobody_so_its_orphans_are_charged_above_it() {
+    fn the_orphans_of_a_zombie_are_reaped_by_an_ancestor() {
         let mut ledger = Ledger::default();
         gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0), old(3, 2, 9000, 0)], &[]);
-        let dead = MemberTimes { zombie: true, ..old(2, 1, 0, 0) };
-        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 9001), dead], &[]), [1, 0]);
+        let zombie = MemberTimes { zombie: true, ..old(2, 1, 0, 0) };
+        assert_eq!(gather(&mut ledger, &[old(1, 0, 0, 9001), zombie], &[]), [1, 0]);
     }
 
-    /// Told at a worker: 30 ms of shells, of which 20 came through one that is gone. The worker's text shows 20 of them, and its parent is
-    /// charged for 10 ms of which nothing is known.
+    /// Exit records of 30 ms of shells below a worker, of which 20 ms came through a shell that exited. The reaped time of the worker shows
+    /// 20 ms, and that of its parent has grown by 10 ms that no life explains.
     #[test]
-    fn what_texts_hide_is_looked_for_above_only_if_somebody_adopts_there() {
-        for (adopts, above) in [(false, 10), (true, 0)] {
+    fn ticks_hide_recorded_lives_unless_there_is_a_subreaper_above() {
+        for (is_subreaper, above) in [(false, 10), (true, 0)] {
             let mut ledger = Ledger::default();
             gather(&mut ledger, &[old(1, 0, 0, 0), old(2, 1, 0, 0)], &[]);
-            let told = |pid, lives, adopts| {
+            let below = |pid, lives, is_subreaper| {
                 let (lives, orphaned) = (lives * MS, lives * MS * 2 / 3);
-                UnobservedBelow { id: id(pid), used: lives, lives, orphaned, late: 0, is_subreaper: adopts }
+                UnobservedBelow { id: id(pid), used: lives, lives, orphaned, late: 0, is_subreaper }
             };
-            let exits = Exits { members: Vec::new(), unobserved: vec![told(1, 0, adopts), told(2, 30, false)] };
+            let exits = Exits { members: Vec::new(), unobserved: vec![below(1, 0, is_subreaper), below(2, 30, false)] };
             let charges = ledger.settle(&[old(1, 0, 0, 10), old(2, 1, 0, 20)], &exits, |_| Presence::Present);
             let reaped: Vec<_> = charges.living.iter().map(|charge| charge.reaped / MS).collect();
-            assert_eq!(reaped, [above, 30], "{adopts}");
+            assert_eq!(reaped, [above, 30], "{is_subreaper}");
         }
     }
 
-    /// The lower half vanishes at one gather, the upper half is gone at the next, and 10 s of children that nobody has seen are charged: all
-    /// of it counts: the lower half, which was in doubt above, came up with the life of the upper one.
+    /// The lower half of a chain vanishes at one gather, and the upper half is reaped by the next one, with 10 s of unobserved children. All
+    /// of the 10 s count: the lower half, possible at every ancestor, came up within the life of the upper half.
     #[test]
-    fn a_chain_that_dies_while_it_is_read_is_owed_once() {
+    fn a_chain_that_exits_while_it_is_read_is_expected_once() {
         let chain = |from: u32, to: u32| (from..to).map(|pid| old(pid, pid - 1, 50, 0));
         let mut ledger = Ledger::default();
         gather(&mut ledger, &chain(1, 101).collect::<Vec<_>>(), &[]);

@@ -29,37 +29,37 @@ const TABLE: &str = "src/processes/mod.rs";
 
 const MUTATIONS: [Mutation; 14] = [
     Mutation {
-        what: "what was counted while a child lived is not owed",
+        what: "CPU that was counted while a child was alive is not expected",
         file: BALANCE,
         from: "let expected = remembered(due, lives.late, 0);",
         to: "let expected = 0;",
     },
     Mutation {
-        what: "what is owed is not held against a charge",
+        what: "expected CPU is not subtracted from a reaped time",
         file: BALANCE,
         from: "saturating_sub(self.reaped).saturating_sub(self.expected.saturating_add(lives.all))",
         to: "saturating_sub(self.reaped).saturating_sub(lives.all)",
     },
     Mutation {
-        what: "the lives of one's own children are no part of a life",
+        what: "a life does not contain the lives of the children",
         file: BALANCE,
         from: ".saturating_add(self.expected).saturating_add(lives.all)",
         to: ".saturating_add(self.expected)",
     },
     Mutation {
-        what: "the dead are put in order by pid, not by depth",
+        what: "lives go up in the order of pids, not of depth",
         file: DEPTH,
         from: "Reverse((*depth, *index))",
         to: "Reverse((*depth - *depth, *index))",
     },
     Mutation {
-        what: "the charge for one that vanished is expected at once",
+        what: "the life of a process that vanished is taken to be in the reaped time already",
         file: BALANCE,
         from: "late: if is_late { life } else { lives.late },",
         to: "late: if is_late { 0 } else { lives.late },",
     },
     Mutation {
-        what: "orphans are not looked for above",
+        what: "no ancestor is taken to have reaped an orphan",
         file: LEDGER,
         from: "self.place_orphans(members, &mut depths);",
         to: "",
