@@ -1,4 +1,13 @@
-//! The rule for one process: its reaped time against the lives of its children.
+//! The account of one process, and the rule: its reaped time is compared with the lives of its children.
+//!
+//! ```text
+//! a child was last read with 100 ms, all of them charged; then it exits, and its parent reaps it
+//! Δreaped = 135 ms   due = 100 − 135 = −35 ms   35 ms are charged: the child used them after it was last read
+//! Δreaped =  90 ms   due = 100 −  90 =  10 ms   10 ms are expected: the ticks of the reaped time do not show them yet
+//! ```
+//!
+//! CPU that was charged stays expected, or possible, as long as a reaped time may still grow by it: at most [`HIDDEN`], and for
+//! one gather all that is late.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,16 +15,16 @@ use super::orphans::Orphans;
 use super::{Charge, ExitedMember, MemberTimes};
 use crate::kernel::stat::{Identity, TICK};
 
-/// Most CPU that the two texts of a reaped time (cutime and cstime, in whole ticks) can hide.
+/// Largest part of a reaped time that cutime and cstime, each in whole ticks, do not show; ns.
 pub(super) const HIDDEN: u64 = 2 * TICK;
 
-/// Account of one process.
+/// Account of one process: whose child it is, and its balance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Account {
     pub(super) id: Identity,
     pub(super) ppid: u32,
     pub(super) cpu: Balance,
-    /// An orphan became its child.
+    /// An orphan was reparented to this process at some gather: it is a subreaper.
     #[serde(default, rename = "adopts")]
     pub(super) is_subreaper: bool,
 }
@@ -48,43 +57,44 @@ pub(super) struct Balance {
     pub(super) own: u64,
     /// Reaped time.
     pub(super) reaped: u64,
-    /// CPU that was counted before and that the kernel will still add to the reaped time.
+    /// CPU that was charged before, and that the kernel will still add to the reaped time.
     #[serde(rename = "owed")]
     pub(super) expected: u64,
-    /// CPU of orphans that was counted before, and that the kernel will add to the reaped time if this process is the one that reaps them.
-    /// Unlike `expected`, it is no part of the process's life.
+    /// CPU of orphans that was charged before, and that the kernel will add to the reaped time if it is this process that reaps them.
+    /// Unlike `expected`, it is no part of the life of this process.
     #[serde(default, rename = "doubt")]
     pub(super) possible: u64,
-    /// Part of `expected` that is `possible` at every ancestor. It is over there when this process's life goes up, since the life has it.
+    /// Part of `expected` that is `possible` at every ancestor as well. It ends there when the life of this process goes up, which
+    /// contains it.
     #[serde(default, rename = "raised")]
     pub(super) possible_above: u64,
 }
 
-/// Lives of the children of one process that exited since the last gather, to be compared with its next Δreaped; ns.
+/// Lives of the children of one process that exited since the last gather, which the rule compares with its Δreaped; ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Lives {
-    /// Sum of the lives.
+    /// Sum of the lives that this process is expected to reap.
     pub(super) all: u64,
-    /// Part of `all` that the next Δreaped may not contain yet.
+    /// Part of `all` that Δreaped may not show yet, since the child exited while the gather was reading.
     pub(super) late: u64,
     /// Part of `all` that is known by exit records.
     pub(super) recorded: u64,
-    /// Part of `all` that came through a child which has exited as well: an orphan may have been among them, which a subreaper above has
-    /// reaped.
+    /// Part of `all` that went up through a child which exited as well: it may be the life of an orphan that a subreaper has reaped.
     pub(super) orphaned: u64,
     /// Part of `orphaned` that is known by exit records.
     pub(super) orphaned_recorded: u64,
-    /// Lives of orphans below another process that this one may have reaped.
+    /// Lives of orphans below a descendant that this process may have reaped.
     pub(super) possible: u64,
-    /// Part of `possible` that the next Δreaped may not contain yet.
+    /// Part of `possible` that Δreaped may not show yet.
     pub(super) possible_late: u64,
-    /// Part of `late` that is `possible` at every ancestor from now on.
+    /// Part of `late` that becomes `possible` at every ancestor.
     pub(super) possible_above: u64,
-    /// Part of what was `possible` here at earlier gathers that is over.
+    /// CPU that was `possible` here since an earlier gather, and is no more.
     pub(super) resolved: u64,
 }
 
 impl Lives {
+    /// Adds other lives, part by part.
     pub(super) fn add(&mut self, other: Self) {
         let add = |sum: &mut u64, more: u64| *sum = sum.saturating_add(more);
         add(&mut self.all, other.all);
@@ -100,13 +110,13 @@ impl Lives {
 }
 
 impl Balance {
-    /// Returns the life of this process: the CPU that the kernel adds to the reaped time of the process that reaps it, as
-    /// far as it is known. It contains the lives of its children, and what is still expected of earlier ones.
+    /// Returns the life of this process, as far as it is known: with the lives of its children, and the CPU that is still expected of
+    /// earlier ones.
     fn life(self, lives: Lives) -> u64 {
         self.own.saturating_add(self.reaped).saturating_add(self.expected).saturating_add(lives.all)
     }
 
-    /// Returns the life of this process as one of the lives of its parent's children.
+    /// Returns the life of this process, which exited, as one of the lives below its parent.
     pub(super) fn life_with(self, lives: Lives, is_late: bool, is_recorded: bool) -> Lives {
         let life = self.life(lives);
         let recorded = if is_recorded { life.saturating_sub(lives.all) } else { 0 };
@@ -121,20 +131,20 @@ impl Balance {
         }
     }
 
-    /// Returns the part of the lives that a reaped time does not show.
+    /// Returns the CPU that a reaped time does not show: `due` where it is positive, else 0.
     pub(super) fn due(self, lives: Lives, reaped: u64) -> u64 {
         (self.expected.saturating_add(lives.all)).saturating_sub(reaped.saturating_sub(self.reaped))
     }
 
-    /// Returns the part of a reaped time that no life explains.
+    /// Returns the growth of a reaped time that no life explains: −`due` where that is positive, else 0.
     pub(super) fn excess(self, lives: Lives, reaped: u64) -> u64 {
         reaped.saturating_sub(self.reaped).saturating_sub(self.expected.saturating_add(lives.all))
     }
 
     /// Returns the part of the lives that an ancestor may have reaped instead of this process.
     ///
-    /// Exit records do not contain who reaps an orphan. Up to [`HIDDEN`] of recorded lives are taken to be reaped here, since the texts may
-    /// hide as much, unless there is a subreaper above.
+    /// No exit record names the process that reaps an orphan. Up to [`HIDDEN`] of the recorded lives count as reaped by this process, since
+    /// its ticks may hide as much, unless an ancestor is a subreaper.
     pub(super) fn orphans(
         self,
         lives: Lives,
@@ -155,7 +165,7 @@ impl Balance {
         Orphans { certain: all - uncertain, uncertain, late: lives.late }
     }
 
-    /// Takes in new times, by the rule. Returns the charge.
+    /// Takes in the times of a gather, by the rule. Returns the charge. A time that fell counts as one that has not grown.
     pub(super) fn settle(&mut self, lives: Lives, own: u64, reaped: u64, is_stale: bool) -> Charge {
         let own = own.max(self.own);
         let reaped = reaped.max(self.reaped);
@@ -164,7 +174,7 @@ impl Balance {
         let possible = self.possible.saturating_sub(lives.resolved).saturating_add(lives.possible);
         let (counted, possible) = (unexplained.saturating_sub(possible), possible.saturating_sub(unexplained));
         let due = self.due(lives, reaped);
-        // Together no more than the texts can hide, besides what is late.
+        // Both together are no more than the ticks can hide, except for late lives.
         let remembered = |due: u64, late, besides| {
             let hidden = HIDDEN.saturating_sub(besides);
             if is_stale { due } else { due.min(hidden.saturating_add(late)) }
@@ -235,7 +245,10 @@ mod tests {
     fn an_account_is_cached_under_its_first_names() {
         let cpu = Balance { own: 1, reaped: 2, expected: 3, possible: 4, possible_above: 3 };
         let account = Account { id: Identity { pid: 7, start: 5 }, ppid: 1, cpu, is_subreaper: true };
-        let text = r#"{"id":{"pid":7,"start":5},"ppid":1,"cpu":{"own":1,"reaped":2,"owed":3,"doubt":4,"raised":3},"adopts":true}"#;
+        let text = concat!(
+            r#"{"id":{"pid":7,"start":5},"ppid":1,"#,
+            r#""cpu":{"own":1,"reaped":2,"owed":3,"doubt":4,"raised":3},"adopts":true}"#,
+        );
         assert_eq!(serde_json::to_string(&account).unwrap(), text);
         assert_eq!(serde_json::from_str::<Account>(text).unwrap(), account);
         let oldest = r#"{"id":{"pid":7,"start":5},"ppid":1,"cpu":{"own":1,"reaped":2,"owed":3}}"#;

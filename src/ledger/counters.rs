@@ -1,4 +1,5 @@
-//! Plain counters: values that only grow, and that no parent is charged for when a process exits.
+//! Plain counters, such as the delays of a process: values that only grow, and that the kernel adds to no parent when the process
+//! is reaped. The total of a process and that of a series never fall.
 
 use std::iter::Peekable;
 use std::vec::IntoIter;
@@ -7,13 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::kernel::stat::Identity;
 
-/// Something that only counts up: what lies between two readings was gained, and gains add up.
+/// Counters of a process that only grow. The growth between two readings is of the same type, so that it can be added up.
 pub trait Counter: Clone + Default {
-    /// Returns the growth since an earlier reading. A value that fell has not grown.
+    /// Returns the growth since an earlier reading: 0 of a value that fell.
     #[must_use]
     fn since(&self, earlier: &Self) -> Self;
 
-    /// Takes in what was gained.
+    /// Adds growth.
     fn add(&mut self, gained: &Self);
 }
 
@@ -32,14 +33,14 @@ pub enum Outcome<T> {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Counted<T> {
     id: Identity,
-    /// As last read, if ever.
+    /// Last reading, if there was one.
     value: Option<T>,
-    /// As it was when it was first read, and all that it gained since: what is read may fall, this does not.
+    /// First reading and the growth since. A reading may fall, the total does not.
     total: T,
-    /// Gained since the last gather.
+    /// Growth since the last gather.
     #[serde(skip)]
     gained: T,
-    /// The counters could not be read now.
+    /// The counters could not be read at this gather.
     #[serde(skip)]
     unknown: bool,
 }
@@ -50,7 +51,7 @@ pub fn take_known<T>(before: &mut Peekable<IntoIter<T>>, id: Identity, id_of: im
     before.next_if(|known| id_of(known) == id)
 }
 
-/// The plain counters of processes, whatever series they are in.
+/// Plain counters of processes: one entry for each, however many series it is in.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(bound = "T: Counter + Serialize + serde::de::DeserializeOwned")]
 pub struct Counters<T> {
@@ -59,7 +60,7 @@ pub struct Counters<T> {
 }
 
 impl<T: Counter> Counters<T> {
-    /// Takes in one gather: for each process, sorted by pid, whether it was born since the last gather, and its counters.
+    /// Settles one gather: for each process, sorted by pid, whether it was born since the last gather, and its counters.
     /// Other processes are forgotten. A first reading counts in full if the process was born since the last gather, else
     /// not at all.
     pub fn settle(&mut self, outcomes: impl IntoIterator<Item = (Identity, bool, Outcome<T>)>) {
@@ -93,8 +94,8 @@ impl<T: Counter> Counters<T> {
         self.get(id)?.value.as_ref()
     }
 
-    /// Returns the growth of a process's counters since their first reading, with that reading; never falls. `None`: they
-    /// could not be read now.
+    /// Returns the first reading of a process and the growth since, which never falls. `None`: the counters could not be read at
+    /// this gather.
     #[must_use]
     pub fn total(&self, id: Identity) -> Option<&T> {
         let counted = self.get(id).filter(|counted| !counted.unknown && counted.value.is_some())?;
@@ -134,7 +135,7 @@ impl<T: Counter> Tally<T> {
         self.total.add(gained);
     }
 
-    /// The total, unless it could not be read of some member.
+    /// Returns the total. `None`: the counters of a member could not be read at this gather.
     #[must_use]
     pub fn total(&self) -> Option<&T> {
         Some(&self.total).filter(|_| !self.unknown)

@@ -1,8 +1,8 @@
-//! CPU of a series: charges of its members, and the cpu.stat of its cgroups.
+//! CPU of a series: charges of its members, and the cpu.stat of its cgroups. The sum never falls.
 
 use serde::{Deserialize, Serialize};
 
-/// A counter of CPU: what the members of a series were charged, and the cgroups that carry it for them. ns.
+/// CPU of a series, ns: charges of its members, and the usage of its cgroups, whose processes are not charged besides.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CpuTime {
     total: u64,
@@ -10,33 +10,33 @@ pub struct CpuTime {
 }
 
 impl CpuTime {
-    /// Takes in what members were charged since the last gather.
+    /// Adds the charges of members since the last gather, ns.
     pub fn credit(&mut self, charge: u64) {
         self.total = self.total.saturating_add(charge);
     }
 
-    /// Takes in what cgroups used: see [`CgroupMeter::settle`].
+    /// Adds the usage of cgroups since the last gather, as [`CgroupMeter::settle`] returns it.
     pub fn meter(&mut self, usages: Vec<(u64, u64)>, all: bool, first: bool) {
         let charge = self.cgroups.settle(usages, all, first);
         self.credit(charge);
     }
 
-    /// Returns the sum; only grows.
+    /// Returns the sum, ns.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.total
     }
 }
 
-/// The CPU of a series' cgroups: each is its inode, and the kernel's own counter says what it used, its dead included.
+/// Usage of the cgroups of a series, by their inodes. usage_usec of cpu.stat contains the CPU of processes that exited.
 #[derive(Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CgroupMeter {
-    /// inode and usage (ns) of each, as of the last gather.
+    /// Inode and usage (ns) of each cgroup, as of the last gather.
     usages: Vec<(u64, u64)>,
 }
 
 impl CgroupMeter {
-    /// Takes in one gather: inode and usage of each cgroup. Returns the charge, ns. A cgroup that did not exist at the last
+    /// Settles one gather: inode and usage (ns) of each cgroup. Returns the charge, ns. A cgroup that did not exist at the last
     /// gather counts in full, except at the first gather of these cgroups. Where not all cgroups could be read, the others
     /// are remembered.
     pub fn settle(&mut self, mut usages: Vec<(u64, u64)>, all: bool, first: bool) -> u64 {

@@ -1,14 +1,15 @@
-//! Depth of accounts: the order in which the lives of exited processes go up.
+//! Depth of accounts: the order in which the lives of exited processes go up. A child comes before its parent, whose life contains
+//! the life of the child.
 
 use std::cmp::Reverse;
 
 use super::Ledger;
 
-/// Number of ancestors of each account that have accounts; computed once for each account that it is asked of.
+/// Number of ancestors with accounts of each account, computed when it is first needed.
 pub(super) struct Depths(Vec<Option<u32>>);
 
 impl Depths {
-    /// Depths of so many accounts, none of them computed.
+    /// Returns depths of `count` accounts, none of them computed.
     pub(super) fn new(count: usize) -> Self {
         Self(vec![None; count])
     }
@@ -20,8 +21,8 @@ impl Depths {
         order
     }
 
-    /// Returns the depth of one account, and computes those of its ancestors. Ends even if parents go round in a circle, which is possible
-    /// in theory: /proc is not read all at one moment.
+    /// Returns the depth of one account, and computes those of its ancestors. Parents may form a circle, in theory, since /proc is not read
+    /// at one moment: an account that is met again ends the search.
     fn get(&mut self, index: usize, ledger: &Ledger) -> u32 {
         let mut unknown = Vec::new();
         let mut next = Some(index);
@@ -32,7 +33,7 @@ impl Depths {
                 depth = known.saturating_add(1);
                 break;
             }
-            *known = Some(0); // if this one is met again, it is a circle
+            *known = Some(0); // ends the search if parents form a circle
             unknown.push(index);
             next = ledger.parent(index);
         }

@@ -1,20 +1,23 @@
-//! The ledger: the CPU that each member is charged at a gather, including the CPU of processes below it that could not be
-//! read.
+//! The ledger: CPU that each member is charged at a gather, with the CPU of processes below it that were never read.
 //!
-//! This is the only place that subtracts CPU times, and it does no I/O. For each member at each gather, in ns:
+//! Every ns of CPU is charged once, and no charge is negative. This is the only place that subtracts CPU times, and it does no I/O.
+//!
+//! A *life* is the own time and the reaped time of a process that exited: the CPU that the kernel adds to the reaped time of
+//! the process that reaps it. For each member at each gather, in ns:
 //!
 //! ```text
-//! own       utime + stime: its own time
-//! reaped    cutime + cstime: the lives of the children that it reaped, with the lives that these had reaped
+//! own       utime + stime: CPU of the process itself
+//! reaped    cutime + cstime: the lives of the children that it reaped
 //! lives     the lives of its children that exited since the last gather, as last read or as recorded
-//! due       = expected + lives − Δreaped      counted before, and not in its reaped time so far
+//! due       = expected + lives − Δreaped      charged before, and not in its reaped time so far
 //! used      own times of unobserved processes, by their exit records, if it is their nearest ancestor by birth
-//! charge    = Δown + max(0, −due) + used      never negative
-//! expected  = min(max(0, due), hidden)        what the kernel will still add to its reaped time
+//! charge    = Δown + max(0, −due) + used
+//! expected  = min(max(0, due), hidden)        CPU that the kernel will still add to its reaped time
 //! ```
 //!
-//! A negative `due` is CPU of children that were never read, or that children used after they were last read. A positive
-//! one was counted while the children were alive: it must not count again when their parent's reaped time shows it.
+//! A negative `due` is CPU of children that were never read, or that they used after they were last read. A positive `due` was
+//! charged while the children were alive, and is not charged again when the reaped time of their parent shows it.
+//! `balance.rs` has an example.
 //!
 //! A process whose parent exits as well is an orphan for a moment, and an ancestor that is a subreaper may reap it:
 //! `orphans.rs`.
@@ -45,17 +48,18 @@ pub struct MemberTimes {
     pub id: Identity,
     /// Pid of the parent.
     pub ppid: u32,
-    /// Pid of the nearest ancestor by birth of a newborn that has another parent now; else the parent's.
+    /// Pid of the parent; of a newborn that was reparented already, pid of its nearest ancestor by birth.
     pub birth_parent: u32,
     /// Own time, or a lower bound of it.
     pub own: u64,
     /// Reaped time.
     pub reaped: u64,
-    /// The process is a zombie, which reaps no children any more.
+    /// The process is a zombie, which reaps no children any more. A zombie can be stale as well.
     pub zombie: bool,
-    /// The process was born since the last gather: all of its times count. Of any other, a first reading counts nothing.
+    /// The process was born since the last gather: its first reading is charged in full. That of any other process is not
+    /// charged.
     pub newborn: bool,
-    /// The process could not be read this time: the times are those of the last gather, and what is expected stays so.
+    /// A time could not be read at this gather: it is that of the last gather, and all that was expected stays expected.
     pub stale: bool,
 }
 
@@ -76,14 +80,14 @@ impl Charge {
     }
 }
 
-/// Exit record of a process that was a member, or was born since the last gather and read.
+/// Exit record of a process that was read before it exited: of a member, or of a newborn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExitedMember {
     /// The process.
     pub id: Identity,
-    /// Pid of the parent at the exit, whose reaped time it goes to if that one reaps it. 0: it had none.
+    /// Pid of the parent at the exit. 0: there was none.
     pub ppid: u32,
-    /// Lower bound of its own time, ns.
+    /// Own time, or a lower bound of it, ns.
     pub own: u64,
     /// The process was born since the last gather.
     pub newborn: bool,
@@ -94,24 +98,24 @@ pub struct ExitedMember {
 pub struct UnobservedBelow {
     /// The process.
     pub id: Identity,
-    /// Own times of those whose nearest ancestor by birth it is.
+    /// Own times of unobserved processes whose nearest ancestor by birth is this process.
     pub used: u64,
-    /// Lives of those whose parent it was when they exited. Its reaped time has them now, or never will.
+    /// Lives of unobserved processes whose parent at their exit was this process. They are in its reaped time if it reaped them.
     pub lives: u64,
-    /// Part of `lives` that came through a process which has exited too.
+    /// Part of `lives` that went up through a process which exited too, so that an ancestor may have reaped it instead.
     pub orphaned: u64,
-    /// Part of `lives` that its reaped time may not show yet.
+    /// Part of `lives` that the reaped time may not show yet.
     pub late: u64,
-    /// An orphan became its child.
+    /// An orphan was reparented to this process.
     pub is_subreaper: bool,
 }
 
-/// Exit records since the last gather; none by a scan. Both lists are sorted by pid.
+/// Exit records since the last gather, of which a scan has none. Both lists are sorted by pid.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Exits {
-    /// Processes that have, or get, an account.
+    /// Records of processes that have an account, or get one.
     pub members: Vec<ExitedMember>,
-    /// Sums of the others.
+    /// Sums of the other records.
     pub unobserved: Vec<UnobservedBelow>,
 }
 
@@ -137,14 +141,15 @@ pub struct Charges {
 pub struct Ledger {
     /// Sorted by pid.
     accounts: Vec<Account>,
-    /// Lives of children that exited, by index in `accounts`. Empty between two gathers.
+    /// Lives below accounts, by index in `accounts`. Empty between two gathers.
     #[serde(skip)]
     lives: BTreeMap<usize, Lives>,
 }
 
 impl Ledger {
-    /// Charges the members, sorted by pid, with the CPU since the last gather. `presence` returns what became of a process that is no
-    /// member now. A process that exists and is no member any more is forgotten.
+    /// Settles one gather: charges the members, which are sorted by pid, and exited processes with the CPU since the last gather.
+    /// `presence` returns what became of a process that is no member now. A process that exists and is no member any more is
+    /// forgotten.
     pub fn settle(
         &mut self,
         members: &[MemberTimes],
@@ -170,8 +175,8 @@ impl Ledger {
         self.find(id).is_some()
     }
 
-    /// Opens an account for each newborn, below its ancestor by birth: known processes may have become its children and exited, and
-    /// been reaped by an ancestor between that one and its parent.
+    /// Opens an account for each newborn, below its nearest ancestor by birth: its children may have exited, and have been reaped by a
+    /// process between that ancestor and its parent now.
     fn open_accounts(&mut self, members: &[MemberTimes], exits: &Exits) {
         let newborn = members.iter().filter(|member| member.newborn).map(|member| (member.id, member.birth_parent));
         let exited = exits.members.iter().filter(|exited| exited.newborn).map(|exited| (exited.id, exited.ppid));
@@ -206,7 +211,7 @@ impl Ledger {
         charges
     }
 
-    /// Adds the lives of unobserved processes to the lives of the children of their parents.
+    /// Adds the lives of unobserved processes to the lives below their parents.
     fn add_unobserved_lives(&mut self, exits: &Exits) {
         for UnobservedBelow { id, lives: all, orphaned, late, .. } in exits.unobserved.iter().copied() {
             if let Some(index) = self.find(id) {
@@ -216,8 +221,8 @@ impl Ledger {
         }
     }
 
-    /// Adds the life of each exited process to the lives of its parent, deepest first: so a life goes up through parents that exited as
-    /// well to the one that is alive.
+    /// Adds the life of each exited process to the lives below its parent, deepest first: so a life goes up through parents that exited
+    /// as well to the first ancestor that is alive.
     fn pass_lives_up(&mut self, exits: &Exits, presence: impl Fn(Identity) -> Presence, depths: &mut Depths) {
         let exited = (0..).zip(&self.accounts).filter(|(_, account)| presence(account.id) != Presence::Present);
         for (_, index) in depths.deepest_first(exited.map(|(index, _)| index), self) {
@@ -230,12 +235,12 @@ impl Ledger {
         }
     }
 
-    /// Adds to the lives of the children of one account.
+    /// Adds lives below one account.
     fn add_lives(&mut self, index: usize, lives: Lives) {
         self.lives.entry(index).or_default().add(lives);
     }
 
-    /// Charges the members by the rule, and ends what is known of the lives of their children. Returns the charges.
+    /// Charges the members by the rule, and forgets the lives below them, which are in the balances then. Returns the charges.
     fn charge_members(&mut self, members: &[MemberTimes], exits: &Exits) -> Vec<Charge> {
         let mut all_lives = std::mem::take(&mut self.lives);
         let charges = members.iter().map(|member| {
@@ -266,19 +271,19 @@ impl Ledger {
         self.accounts.shrink_to_fit();
     }
 
-    /// Index of the account of a process.
+    /// Returns the index of the account of a process.
     fn find(&self, id: Identity) -> Option<usize> {
         self.accounts.binary_search_by_key(&id, |account| account.id).ok()
     }
 
-    /// Index of the account of a member's parent.
+    /// Returns the index of the account of the parent.
     fn parent(&self, index: usize) -> Option<usize> {
         let Account { id, ppid, .. } = self.accounts.get(index)?;
         self.find_before(*ppid, id.start)
     }
 
-    /// Index of the account with this pid. Where several processes have had the pid since the last gather, it is the last one that started
-    /// by then.
+    /// Returns the index of the account with a pid, for a child that started at `start`. Where several processes have had the pid since the
+    /// last gather, the parent is the last one that started by then.
     fn find_before(&self, pid: u32, start: u64) -> Option<usize> {
         let end = self.accounts.partition_point(|account| account.id <= Identity { pid, start });
         let has_pid = |index: &usize| self.accounts.get(*index).is_some_and(|account| account.id.pid == pid);

@@ -1,23 +1,27 @@
 //! Orphans: lives that an ancestor may have reaped instead of the parent.
 //!
-//! When a tree exits at once below a subreaper, the life of a grandchild, as last read, goes to the parent of its exited
-//! parent; the kernel adds it to the reaped time of the subreaper. Without this file it would count twice: here as
-//! expected, there as unexplained. The process that reaped it is an ancestor as of the last gather, since orphans only ever
-//! go to one, and its reaped time has an excess that no life explains. If that may show later, every ancestor has it as
-//! possible: the sum may be too low, never too high.
+//! ```text
+//! 1 is a subreaper, 2 its child, 3 the child of 2, 4 the child of 3; 3 and 4 exit between two gathers
+//! the kernel adds the life of 4 to the reaped time of 1, but `pass_lives_up` adds it to the lives below 2, through 3
+//! ```
+//!
+//! Without this file the CPU of 4 would be charged twice: while 4 was alive, and as growth of 1's reaped time that no life
+//! explains, its *excess*. An orphan is reparented to an ancestor or to init. So the life moves to the nearest ancestor with
+//! such an excess, or that is known as a subreaper. Where the excess may show later, the life is *possible* at every
+//! ancestor: the sum of the charges may be too low, but is never too high.
 
 use super::balance::{Account, Lives};
 use super::depth::Depths;
 use super::{Exits, Ledger, MemberTimes};
 
-/// Lives below one process that an ancestor may have reaped instead; ns.
+/// Lives below one process that an ancestor may have reaped instead, and that have not moved to one; ns.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Orphans {
-    /// Recorded lives: but for rounding, they are in the reaped time of the process that reaped them.
+    /// Recorded lives: the reaped time of the process that reaped them shows them, except for hidden ticks.
     pub(super) certain: u64,
-    /// Lives that are not recorded, or that reaped times may not show yet.
+    /// Lives that are not recorded, or that no reaped time may show yet.
     pub(super) uncertain: u64,
-    /// Part of both that reaped times may not show yet.
+    /// Part of both that no reaped time may show yet.
     pub(super) late: u64,
 }
 
@@ -26,7 +30,8 @@ impl Orphans {
         self.certain == 0 && self.uncertain == 0
     }
 
-    /// Compares them with the excess of an ancestor. Returns the part that is no longer expected below, and the lives of the ancestor.
+    /// Compares the lives with the excess of an ancestor. Returns the part that the process below does not expect any more, and the lives
+    /// for the ancestor.
     fn meet(&mut self, excess: u64, is_subreaper: bool) -> (u64, Lives) {
         let uncertain = self.uncertain.min(excess);
         let shown = self.certain.min(excess - uncertain);
@@ -36,7 +41,7 @@ impl Orphans {
         if !is_subreaper {
             return (shown, Lives { all, possible: left, possible_late: self.late.min(left), ..Lives::default() });
         }
-        // The rest will show here later, unless the subreaper was exiting, so that an orphan went further up.
+        // The rest will show here later, unless the subreaper was exiting, so that the orphan was reparented further up.
         let certain = std::mem::take(&mut self.certain);
         let all = all.saturating_add(certain).saturating_add(left);
         (shown.saturating_add(certain), Lives { all, late: self.late.min(all), ..Lives::default() })
@@ -44,7 +49,7 @@ impl Orphans {
 }
 
 impl Ledger {
-    /// Marks the subreapers: processes that have become the parent of a known one.
+    /// Marks subreapers: processes to which a process with an account was reparented.
     pub(super) fn note_subreapers(&mut self, members: &[MemberTimes], exits: &Exits) {
         let now = members.iter().map(|member| (member.id, member.ppid));
         let now = now.chain(exits.members.iter().map(|exited| (exited.id, exited.ppid)));
@@ -61,7 +66,7 @@ impl Ledger {
         }
     }
 
-    /// Ends what was possible at the ancestors of a process that got the life of a child with the same CPU in it.
+    /// Ends CPU that was possible at the ancestors of a member, where the lives below the member contain it by now.
     pub(super) fn resolve_possible(&mut self, members: &[MemberTimes]) {
         let resolved =
             self.lives.iter().filter(|(index, lives)| lives.resolved > 0 && self.is_member(**index, members));
@@ -72,7 +77,7 @@ impl Ledger {
         }
     }
 
-    /// Moves the lives of orphans to the ancestors that may have reaped them, those of the deepest process first.
+    /// Moves the lives of orphans to ancestors that may have reaped them, those below the deepest process first.
     pub(super) fn place_orphans(&mut self, members: &[MemberTimes], depths: &mut Depths) {
         let with_lives = self.lives.iter().filter(|(_, lives)| lives.all > 0).map(|(index, _)| *index);
         let parents = depths.deepest_first(with_lives, self);
@@ -105,7 +110,7 @@ impl Ledger {
         }
     }
 
-    /// Returns whether a process is a subreaper, as far as that was seen, and can reap now.
+    /// Returns whether a process is known as a subreaper, and can still reap.
     fn is_subreaper(&self, index: usize, members: &[MemberTimes]) -> bool {
         let is_known = self.accounts.get(index).is_some_and(|account| account.is_subreaper);
         is_known && self.member(index, members).is_some_and(|member| !member.zombie)
@@ -115,14 +120,14 @@ impl Ledger {
         self.member(index, members).is_some()
     }
 
-    /// The times of the process with this account, if it is a member now.
+    /// Returns the times of the process with this account, if it is a member now.
     fn member<'a>(&self, index: usize, members: &'a [MemberTimes]) -> Option<&'a MemberTimes> {
         let id = self.accounts.get(index)?.id;
         let found = members.binary_search_by_key(&id, |member| member.id).ok()?;
         members.get(found)
     }
 
-    /// Indexes of the ancestors' accounts, nearest first.
+    /// Returns the indexes of the accounts of the ancestors, nearest first.
     fn ancestors(&self, index: usize) -> impl Iterator<Item = usize> {
         std::iter::successors(self.parent(index), |above| self.parent(*above))
     }

@@ -1,33 +1,33 @@
-//! Rates: the growth of a counter between two lines.
+//! Rates: the growth of a counter between two lines, divided by the time between them.
 
 use serde::{Deserialize, Serialize};
 
-/// A part of a whole that is not 0.
+/// Returns `part` ÷ `of`. `of` must not be 0.
 #[must_use]
 #[allow(clippy::cast_precision_loss)] // below 2^53: ns of an interval are so for 104 days, bytes for ever
 pub fn share(part: u64, of: u64) -> f64 {
     part as f64 / of as f64
 }
 
-/// A counter's rate between two emissions.
+/// Rate of a counter between two lines.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Rate {
-    /// The counter and CLOCK_MONOTONIC (ns) when it was last emitted.
+    /// Counter and CLOCK_MONOTONIC (ns) at the last line.
     base: Option<(u64, u64)>,
 }
 
 impl Rate {
-    /// Shortest interval that gives a rate, ns: below it, the ticks of /proc are too coarse.
+    /// Shortest interval that gives a rate, ns: for a shorter one, the ticks of /proc are too coarse.
     pub const SHORTEST: u64 = 100_000_000;
 
-    /// A rate whose first interval began at `at` with the counter at 0.
+    /// Returns a rate whose first interval began with the counter at 0. `at` is CLOCK_MONOTONIC, ns.
     #[must_use]
     pub fn since(at: u64) -> Self {
         Self { base: Some((0, at)) }
     }
 
-    /// The counter's growth per ns since the last time, and how many ns that was; and the new base. After less than
-    /// [`Rate::SHORTEST`], nothing, and the old base stays.
+    /// Returns the growth of the counter per ns since the last line, and the ns since then; the counter is the new base. Less than
+    /// [`Rate::SHORTEST`] after the last line it returns `None`, and the base stays.
     pub fn next(&mut self, counter: u64, at: u64) -> Option<(f64, u64)> {
         let (before, since) = self.base?;
         let elapsed = at.checked_sub(since).filter(|elapsed| *elapsed >= Self::SHORTEST)?;
@@ -35,7 +35,7 @@ impl Rate {
         Some((share(counter.checked_sub(before)?, elapsed), elapsed))
     }
 
-    /// Begins the first interval, unless one is running.
+    /// Begins the first interval, unless there is one already.
     pub fn begin(&mut self, counter: u64, at: u64) {
         self.base.get_or_insert((counter, at));
     }

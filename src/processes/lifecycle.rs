@@ -22,7 +22,7 @@ const PRUNE_MIN: usize = 1024;
 /// and has exited long ago can have had the same.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum ProcessRef {
-    /// Known at the last gather.
+    /// Known since an earlier gather.
     Known(u32),
     /// Born since.
     Newborn(u32),
@@ -62,7 +62,7 @@ pub struct LateEvents {
     pub unobserved: Vec<(ProcessRef, Unobserved)>,
 }
 
-/// A process born since the last gather.
+/// Process that was born since the last gather.
 #[derive(Debug)]
 pub(super) struct Newborn {
     /// Nearest ancestor by birth that is alive or known.
@@ -73,21 +73,21 @@ pub(super) struct Newborn {
     pub(super) ended: bool,
     /// Exit record, if there is one.
     pub(super) end: Option<Box<NewbornExit>>,
-    /// Which of those born so far it is: its pid may be another's soon.
+    /// Number of this birth: the pid may be another process's soon.
     pub(super) birth: u32,
 }
 
-/// The end of a process born since the last gather.
+/// Exit of a newborn, by its record.
 #[derive(Debug)]
 pub(super) struct NewbornExit {
     pub(super) record: Record,
-    /// ProcessRef the parent in the record is, and which of those born so far, if it is one of the new.
+    /// Parent in the record, and its birth number if it is a newborn.
     pub(super) parent: Option<(ProcessRef, Option<u32>)>,
     /// The parent at the exit is not the birth parent.
     pub(super) is_reparented: bool,
 }
 
-/// A process that was known and has died, or at least its leader.
+/// Exit of a known process, or of its leader alone.
 #[derive(Debug, Default)]
 struct KnownExit {
     /// The process has exited for sure, and no record of it is to come.
@@ -276,6 +276,11 @@ impl Journal {
         let unobserved =
             self.unobserved.extract_if(.., |who, _| matches!(who, ProcessRef::Known(_) | ProcessRef::Exited(_)));
         LateEvents { records, unobserved: unobserved.collect() }
+    }
+
+    /// Returns whether there are newborns that exited before they could be read, and whose lives stay unknown, since there are no exit records.
+    pub fn misses_newborns(&self) -> bool {
+        !self.has_records && !self.new.is_empty()
     }
 
     /// The exited processes that are ancestors of some that have not been read so far.
@@ -565,7 +570,7 @@ mod tests {
             Settled { gone, changed, births, unobserved }
         }
 
-        /// ProcessRef stands for how many, with what they used, and the lives and orphaned lives that its parenthood gives it.
+        /// Sums by the process that they are kept for: count, own times, lives and orphaned lives.
         fn sums(&mut self) -> Vec<(ProcessRef, u64, u64, u64, u64)> {
             let unobserved = self.settle().unobserved.into_iter();
             unobserved.map(|(who, u)| (who, u.count, u.used.cpu, u.lives.cpu, u.orphaned.cpu)).collect()

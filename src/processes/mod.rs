@@ -46,7 +46,7 @@ pub struct Processes {
     listings: [Option<u64>; 3],
     /// This gather read every process, and not the tracked ones alone.
     is_scanned: bool,
-    /// A process that a scan found for the first time exited before it could be read.
+    /// A new process exited before it could be read for the first time, and no exit record has its life.
     has_missed: bool,
     /// Processes that are read at each gather, sorted by pid.
     tracked: Vec<Identity>,
@@ -101,8 +101,8 @@ impl Processes {
         self.is_scanned
     }
 
-    /// Returns whether a process that a scan found for the first time exited before it could be read. Its parent may reap
-    /// it after that one was read: an unknown amount of CPU from before the scan.
+    /// Returns whether a new process exited before it could be read for the first time, without an exit record. Its parent may reap it after
+    /// that one was read: an unknown amount of CPU from before the refresh.
     #[must_use]
     pub fn has_missed(&self) -> bool {
         self.has_missed

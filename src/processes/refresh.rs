@@ -47,6 +47,7 @@ impl Processes {
         let Changes { changed, births, unobserved } =
             journal.settle(&mut look, |stat| self.table.add(stat), now_or_before);
         self.exited_ancestors = journal.exited_ancestors().collect();
+        self.has_missed = journal.misses_newborns();
         self.exited_ancestors.sort_unstable();
         // As of the table before newborns are found in it: one may have the pid of a known process.
         let before = |who| match who {

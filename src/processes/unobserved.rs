@@ -38,7 +38,7 @@ pub struct Unobserved {
     pub used: CpuTimes,
     /// Delays of these processes.
     pub delays: [u64; COUNTERS],
-    /// The lives of those whose parent it was when they died: what they had used, and the lives of their own dead.
+    /// Lives of those whose parent it was when they exited: own times, with the lives of their own exited children.
     pub lives: CpuTimes,
     /// Part of `lives` that came through a process which has exited too.
     pub orphaned: CpuTimes,

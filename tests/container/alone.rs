@@ -121,8 +121,8 @@ fn the_writer_may_die_and_the_server_may_go_away() {
     let stopped = now();
     container.run("systemctl stop server");
     container.wait_for_log(WRITER, "to be tried again");
-    // Its epoll(7) knows stdout only while it waits for room there: EPOLLOUT and EPOLLET.
-    let waits = format!("grep -qs 'events: 80000004 ' /proc/{plugin}/fdinfo/*");
+    // Its epoll(7) knows stdout only while it waits for room there: EPOLLOUT, edge-triggered, with EPOLLERR and EPOLLHUP.
+    let waits = format!("grep -qs 'events: 8000001c ' /proc/{plugin}/fdinfo/*");
     wait_for("the plugin to wait", || (container.attempt(&waits).code == Some(0)).then_some(()));
     let started = now();
     alone.start_server();
