@@ -1,14 +1,14 @@
 #!/bin/sh
-# Installs telegraf-taskstats from the directory of this script, or removes it, as root:
+# Installs telegraf-taskstats from the directory of this script, or takes it away again, as root:
 #   ./install.sh [install | uninstall]
-# PREFIX is the destination (/usr/local). With DESTDIR, the files are only placed, or removed, below that directory.
+# PREFIX says where to (/usr/local). With DESTDIR it only places the files, or removes them, below that directory.
 # An existing plugin.conf is kept, also by uninstall.
 set -eu
-# The user telegraf must be able to read the files.
+# The user telegraf is to read what is placed.
 umask 022
 PREFIX=${PREFIX:-/usr/local}
 DESTDIR=${DESTDIR:-}
-# PREFIX is written into units and configuration.
+# It is written into units and configuration.
 case $PREFIX in
   *[!A-Za-z0-9/._+-]* | [!/]*) echo "PREFIX $PREFIX: an absolute path of letters, digits and /._+- is wanted" >&2; exit 2 ;;
 esac
@@ -25,7 +25,7 @@ zsh=$PREFIX/share/zsh/site-functions
 fish=$PREFIX/share/fish/vendor_completions.d
 documents=$PREFIX/share/doc/$name
 
-# place DIRECTORY FILE...: paths of the packages inside of the files become those of this installation.
+# place DIRECTORY FILE...: what names paths of the packages is given those of this installation.
 place() {
   to=$DESTDIR$1
   shift

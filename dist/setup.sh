@@ -1,32 +1,32 @@
-# Sets up a host for the packages and install.sh, as root, after the files are placed.
-#   setup.sh enter PROGRAM   lets the group telegraf run the program, and sets the capabilities that it may raise
-#   setup.sh leave           removes the links to these files, and stops the units
-# enter may be run again at any time, for instance after the program was replaced by hand.
+# What the packages and install.sh do to a host, as root, beside placing files.
+#   setup.sh enter PROGRAM   lets the group telegraf run it, with the capabilities that it may raise
+#   setup.sh leave           takes away the links that lead to these files, and stops what was started of them
+# enter may be run again at any time, as after the program was replaced by hand.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd -P)
 units=${here%/share/*}/lib/systemd/system
 
 enter() {
-  # Only Telegraf may use the plugin's capabilities. The group is Telegraf's: it stays when the plugin is removed.
+  # Only Telegraf is to have what the plugin may see. The group is Telegraf's: it stays when the plugin goes.
   if ! getent group telegraf >/dev/null; then
     if command -v groupadd >/dev/null; then groupadd --system telegraf; else addgroup -S telegraf; fi
   fi
-  # Settings of an administrator by dpkg-statoverride(1) take precedence.
+  # What an administrator has decreed by dpkg-statoverride(1) stands.
   if ! dpkg-statoverride --list "$1" >/dev/null 2>&1; then
     chown root:telegraf "$1"
     chmod 0750 "$1"
   fi
-  # After chown, which clears capabilities. Never with e: the kernel refuses to execute a file with e where the bounding set
-  # lacks one of the capabilities, as in a container. With p alone the plugin starts everywhere, and raises those that it gets.
+  # After chown, which clears them. Never with e: the kernel refuses to execute a file that has it where the bounding set
+  # lacks one of them, as in a container. With p alone the plugin starts everywhere, and raises what it gets.
   if ! setcap cap_net_admin,cap_sys_ptrace=p "$1"; then
     echo "Warning: no file capabilities for $1: setcap is missing, or the file system has none." >&2
-    echo "It runs without; telegraf-taskstats --check says what then does not work." >&2
+    echo "It runs without; telegraf-taskstats --check says what it then cannot do." >&2
   fi
   if [ -d /run/systemd/system ]; then
     systemctl daemon-reload || true
     systemctl try-restart 'telegraf-taskstats*.service' || true
   fi
-  # Telegraf itself is not restarted: a restart would interrupt all its other inputs.
+  # Telegraf itself is left alone: its restart interrupts all that it gathers.
   if [ -e /etc/telegraf/telegraf.d/taskstats.conf ]; then
     echo "telegraf-taskstats: Telegraf runs this version after: systemctl restart telegraf"
   else

@@ -1,5 +1,5 @@
 //! Writes the man page and the completions of bash, zsh and fish into a directory: `cargo run --example manual -- DIR`.
-//! Their text is that of `--help`: both are made from `cli.rs`.
+//! They say what `--help` says, since they are made from the same `cli.rs`.
 
 use std::path::PathBuf;
 use std::{env, fs};
@@ -20,7 +20,7 @@ fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Returns the argument with its visible aliases in the help text, as `--help` has them: clap_mangen leaves them out.
+/// The man page would not have an argument's other names, which `--help` has.
 fn with_aliases(argument: Arg) -> Arg {
     let aliases = argument.get_visible_aliases().unwrap_or_default().join(", --");
     match argument.get_help() {

@@ -1,17 +1,17 @@
-# Sends the lines on stdin to the server at WRITE_URL; telegraf-taskstats-writer.service runs it. Lines that come without a pause, as
-# the lines of a gather do, are one request, or several if they are many. The next lines are read when the request is answered: while
-# the server does not answer, they wait in the pipe. A server that refuses lines (a status of 4xx) would refuse them again: they are
-# dropped, and the log says so.
+# Sends the lines on stdin to the server at WRITE_URL, as telegraf-taskstats-writer.service runs it: those that come without a pause,
+# as the lines of a gather do, in one request, or in several if they are many. No more is read until that is answered: while the
+# server is away, what comes waits in the pipe. A server that refuses lines (a status of 4xx) will do so again: these are dropped,
+# and the log says so.
 set -u
 most=2000 # lines of a request
 
-# quoted OPTION VALUE: prints a line of a curl configuration.
+# quoted OPTION VALUE: as curl reads it.
 quoted() {
   local value=${2//\\/\\\\}
   printf '%s = "%s"\n' "$1" "${value//\"/\\\"}"
 }
 
-# Prints the parts of the request that must not appear in a command line: the URL, too, may contain a password.
+# What is not to be seen in a command line: also the URL may have a password in it.
 request() {
   quoted url "$WRITE_URL"
   [[ -z ${WRITE_TOKEN-} ]] || quoted header "Authorization: Token $WRITE_TOKEN"
@@ -33,14 +33,14 @@ send() {
   return 1
 }
 
-# say TEXT: logs a text that differs from the one before. At first that is "taken again", so that success is not logged.
+# Says it if something else was said before; that all goes well, at first, was.
 said="taken again"
 say() {
   [[ $1 == "$said" ]] || echo "$1" >&2
   said=$1
 }
 
-part='' # the beginning of a line, if the pause came within it
+part='' # of a line, where the pause came within it
 while IFS= read -r line; do
   lines=$part$line part='' count=1
   while ((count++ < most)); do
