@@ -96,7 +96,7 @@ fn the_command_is_right_for_a_path_with_a_space() {
     let directory = sandbox.directory().join("with a space");
     let program = directory.join("telegraf-taskstats");
     fs::create_dir(&directory).unwrap();
-    fs::copy(sandbox.program(), &program).unwrap();
+    support::copy_program(sandbox.program(), &program);
     let watched = Watched::new();
     let check = || {
         let mut command = Command::new(ORDINARY[0]);
@@ -118,7 +118,7 @@ fn the_command_is_right_after_an_upgrade() {
     let mut plugin = Plugin::start(it.sandbox.command(ORDINARY));
     gather(&mut plugin);
     let new = program.with_extension("new");
-    fs::copy(&program, &new).unwrap();
+    support::copy_program(&program, &new);
     fs::rename(&new, &program).unwrap();
     gather(&mut plugin);
     let (status, _, stderr) = plugin.stop();

@@ -62,7 +62,7 @@ impl PublicBinary {
         let directory = tempfile::Builder::new().prefix("taskstats-").tempdir_in("/tmp").unwrap();
         std::fs::set_permissions(directory.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
         let to = directory.path().join("telegraf-taskstats");
-        std::fs::copy(binary(), &to).unwrap();
+        copy_program(binary(), &to);
         std::fs::set_permissions(&to, std::fs::Permissions::from_mode(0o755)).unwrap();
         Self { directory }
     }
@@ -74,6 +74,12 @@ impl PublicBinary {
         command.uid(ORDINARY_USER).gid(ORDINARY_USER).current_dir("/");
         command
     }
+}
+
+/// Copies a program, by cp(1): a child that another test forks meanwhile would hold a file that this process writes, and to execute it
+/// would fail (ETXTBSY).
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) {
+    assert!(Command::new("cp").args([from.as_ref(), to.as_ref()]).status().unwrap().success());
 }
 
 /// A running plugin: newlines go in, lines come out. Killed when dropped.
